@@ -1,0 +1,28 @@
+//! Seam: how a message leaves.
+//!
+//! A [`Provider`] is one account at one provider. It turns one message into one [`Outcome`] that says what happened
+//! and so what to do next; it decides from the provider's published tables (kept as data) and never acts on it:
+//! retries, pauses and records are `delivery`'s.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::domain::{AccountRef, Outcome, OutgoingMessage};
+
+/// One account that messages leave from.
+///
+/// Promises: [`send`](Provider::send) ends within `time_limit`, never panics on what comes back, never follows a
+/// redirect, never repeats a request by itself, and reads a bounded answer. Not cancel safe: dropping the future
+/// leaves it unknown whether the request left, so whoever starts one lets it end.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    fn account(&self) -> &AccountRef;
+
+    /// Hands one message to the provider. A refused connection is transient with `handed_off: false`; once a byte of
+    /// the request was written, everything but a readable answer is ambiguous.
+    async fn send(&self, message: &OutgoingMessage, time_limit: Duration) -> Outcome;
+
+    /// Asks the provider whether the account works, without sending anything. For `vestnik doctor`.
+    async fn check(&self, time_limit: Duration) -> Result<String, String>;
+}

@@ -1,0 +1,24 @@
+//! The words of the service: no I/O, no SQL, no HTTP.
+//!
+//! Everything here is a plain value with its rules: what a status may become, what one send can end in, how long to
+//! wait before the next try, what a valid address looks like. Other modules speak in these words and add none.
+
+pub mod account;
+pub mod attempt;
+pub mod channel;
+pub mod clock;
+pub mod ids;
+pub mod message;
+pub mod notification;
+pub mod recipient;
+pub mod retry;
+pub mod template;
+
+pub use account::{AccountId, AccountRef};
+pub use attempt::{Attempt, DownReason, Outcome, OutcomeClass, PermanentReason, ProviderError, ThrottleScope};
+pub use channel::Channel;
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use ids::{BatchId, Epoch, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
+pub use message::{Content, OutgoingMessage};
+pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Status};
+pub use recipient::{ChatId, PhoneNumber, Recipient, RecipientError};

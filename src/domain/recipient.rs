@@ -1,0 +1,179 @@
+//! Addresses, parsed once and valid ever after.
+
+use std::fmt;
+
+use super::Channel;
+
+/// Whom a message goes to, in the form its channel understands.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Recipient {
+    Phone(PhoneNumber),
+    Chat(ChatId),
+}
+
+/// Why a text is not an address of its channel. Says what was expected, never repeats the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecipientError {
+    #[error("not a valid phone number: give it with its country code, like +7 999 123-45-67")]
+    Phone,
+    #[error("not a Telegram chat: give the numeric chat id, or @name of a public channel or group")]
+    Chat,
+    #[error("no account sends {0} yet")]
+    Unsupported(Channel),
+}
+
+impl Recipient {
+    /// Reads an address as people write it. `region` (`RU`, `DE`, …) is where a phone number without a country code
+    /// is taken to be from.
+    pub fn parse(
+        channel: Channel,
+        text: &str,
+        region: Option<phonenumber::country::Id>,
+    ) -> Result<Self, RecipientError> {
+        match channel {
+            Channel::WhatsApp | Channel::Sms => PhoneNumber::parse(text, region).map(Recipient::Phone),
+            Channel::Telegram => ChatId::parse(text).map(Recipient::Chat),
+            Channel::Email => Err(RecipientError::Unsupported(channel)),
+        }
+    }
+
+    /// Enough to recognise it, not enough to use it: for logs.
+    pub fn masked(&self) -> String {
+        let whole = self.to_string();
+        let shown = whole.chars().rev().take(2).collect::<Vec<_>>();
+        format!("…{}", shown.into_iter().rev().collect::<String>())
+    }
+}
+
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Recipient::Phone(phone) => f.write_str(phone.as_str()),
+            Recipient::Chat(chat) => chat.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.masked())
+    }
+}
+
+/// A phone number in E.164: `+` and 7 to 15 digits, valid by its country's numbering plan.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PhoneNumber(String);
+
+impl PhoneNumber {
+    pub fn parse(text: &str, region: Option<phonenumber::country::Id>) -> Result<Self, RecipientError> {
+        /// Longer than any way to write a number; keeps the parser from chewing on junk.
+        const LONGEST_INPUT_BYTES: usize = 64;
+        let text = text.trim();
+        if text.len() > LONGEST_INPUT_BYTES {
+            return Err(RecipientError::Phone);
+        }
+        let number = phonenumber::parse(region, text).map_err(|_| RecipientError::Phone)?;
+        // `parse` takes short junk such as `12345`; only `is_valid` knows the numbering plans.
+        if !phonenumber::is_valid(&number) || number.extension().is_some() {
+            return Err(RecipientError::Phone);
+        }
+        Ok(PhoneNumber(number.format().mode(phonenumber::Mode::E164).to_string()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number without its `+`, as WhatsApp wants it.
+    pub fn digits(&self) -> &str {
+        &self.0[1..]
+    }
+}
+
+impl fmt::Debug for PhoneNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "…{}", &self.0[self.0.len() - 2..])
+    }
+}
+
+/// A Telegram chat: a signed 64-bit id (groups are negative), or `@name` of a public channel or group.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum ChatId {
+    Numeric(i64),
+    Name(String),
+}
+
+impl ChatId {
+    pub fn parse(text: &str) -> Result<Self, RecipientError> {
+        let text = text.trim();
+        if let Some(name) = text.strip_prefix('@') {
+            // Telegram's own rule: 4 to 32 of a-z, 0-9 and underscores, starting with a letter.
+            let starts_well = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic());
+            let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            if starts_well && plain && (4..=32).contains(&name.len()) {
+                return Ok(ChatId::Name(format!("@{name}")));
+            }
+            return Err(RecipientError::Chat);
+        }
+        match text.parse::<i64>() {
+            Ok(id) if id != 0 && !text.starts_with('+') => Ok(ChatId::Numeric(id)),
+            Ok(_) | Err(_) => Err(RecipientError::Chat),
+        }
+    }
+}
+
+impl fmt::Display for ChatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChatId::Numeric(id) => id.fmt(f),
+            ChatId::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for ChatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChatId(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phonenumber::country::Id::RU;
+
+    #[test]
+    fn phones_become_e164() {
+        for (text, expected) in [
+            ("+7 999 123-45-67", "+79991234567"),
+            ("8 (999) 123-45-67", "+79991234567"),
+            ("+49 30 901820", "+4930901820"),
+        ] {
+            assert_eq!(PhoneNumber::parse(text, Some(RU)).expect(text).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn junk_is_no_phone() {
+        let long = "9".repeat(10_000);
+        for text in ["", "12345", "+0000000000", "hello", "+7 999 123-45-67 ext. 5", "+7999\u{0}1234567x", &long] {
+            assert!(PhoneNumber::parse(text, Some(RU)).is_err(), "{text} was taken");
+        }
+        assert!(PhoneNumber::parse("8 999 123-45-67", None).is_err());
+    }
+
+    #[test]
+    fn chats_are_numbers_or_public_names() {
+        assert_eq!(ChatId::parse("-1001234567890").expect("a group").to_string(), "-1001234567890");
+        assert_eq!(ChatId::parse("@durov_news").expect("a channel").to_string(), "@durov_news");
+        for text in ["", "0", "+5", "@ab", "@1abc", "@a b c d", "12.5", "99999999999999999999"] {
+            assert!(ChatId::parse(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn nothing_prints_a_whole_address_by_accident() {
+        let recipient = Recipient::parse(Channel::WhatsApp, "+79991234567", None).expect("a number");
+        assert_eq!(format!("{recipient:?}"), "…67");
+    }
+}
