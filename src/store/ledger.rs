@@ -1,0 +1,297 @@
+//! The hot part of the ledger: accept, take due, open, record. Every method takes many at once.
+//!
+//! A notification's way through it:
+//! - [`accept`](Ledger::accept) writes it durably, waiting (in a *chunk* of up to 500 that become due together) or
+//!   with its first attempt already open (a direct send).
+//! - [`take_due`](Ledger::take_due) hands out chunks whose time has come, each notification with a new generation.
+//! - [`open`](Ledger::open) claims by compare-and-set on (id, generation), fenced by the process's epoch, and opens the
+//!   attempt in the same statement. Not claimed means: somebody else has it, or it no longer waits.
+//! - [`record`](Ledger::record) closes open attempts, with what comes next, once each.
+//! - [`recover`](Ledger::recover) settles what a lost process left open or had in hand.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{StoreError, SuppressionScope};
+use crate::domain::{
+    AccountId, AccountRef, BatchId, Channel, Epoch, Generation, HoldReason, Mode, NotificationId, OutcomeClass, Policy,
+    Priority, ProviderError, RecordIds, Status, TemplateId, TemplateVersion,
+};
+
+/// A chunk of up to this many notifications is taken as one.
+pub const CHUNK: usize = 500;
+
+/// The books' moving part. All methods are durable when they return `Ok`; after an error of kind
+/// [`StoreError::Unavailable`] it is unknown whether the change happened. Dropping a returned future does not undo it.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Numbers the accounts, the same number for the same name for ever.
+    async fn accounts(&self, accounts: Vec<AccountRef>) -> Result<Vec<(AccountId, AccountRef)>, StoreError>;
+
+    /// A new epoch for this process, with a lease. Several processes may live on PostgreSQL; on SQLite every earlier
+    /// epoch is lost, because the lock file says so.
+    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError>;
+
+    /// Renews the lease. [`StoreError::EpochLost`] when it is too late.
+    async fn renew(&self, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// A clean end: nothing is open any more, nobody needs to wait for the lease.
+    async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;
+
+    /// Writes all of it, or nothing. With a key that is known already nothing is written, and the answer is what the
+    /// first call with it wrote. Fails with [`StoreError::EpochLost`] if attempts were to be opened by a lost epoch.
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
+
+    /// Hands out chunks that are due, most urgent first. No two callers get the same one.
+    async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError>;
+
+    /// Claims and opens. The answer holds those that were claimed, in the order asked; the others are copies.
+    async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError>;
+
+    /// Closes attempts. The answer says of each, in order, whether it was closed; `false` means that this process no
+    /// longer held it (it was lost and recovered, or is closed already).
+    async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError>;
+
+    /// Settles what lost processes left: open attempts become `uncertain` (or wait for their one resend), chunks in
+    /// hand become due again. A lease that ran out loses its epoch; what it had open is settled `send_deadline` later.
+    async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError>;
+}
+
+/// How soon a commit is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for the answer of a direct send.
+    Urgent,
+    /// Bulk work, which gives way.
+    Bulk,
+}
+
+/// What a request asked for, to be written as one.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    pub epoch: Epoch,
+    pub notifications: Vec<NewNotification>,
+    pub key: Option<NewKey>,
+    pub urgency: Urgency,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewNotification {
+    pub id: NotificationId,
+    pub batch: Option<BatchId>,
+    pub channel: Channel,
+    pub account: AccountId,
+    pub template: Option<(TemplateId, TemplateVersion)>,
+    /// Given text, when there is no template.
+    pub text: Option<String>,
+    pub recipient: String,
+    pub records: RecordIds,
+    /// JSON.
+    pub data: Option<String>,
+    /// JSON.
+    pub metadata: Option<String>,
+    pub external_id: Option<String>,
+    pub priority: Priority,
+    pub policy: Policy,
+    pub mode: Mode,
+    pub max_retries: i16,
+    pub scheduled_at: Option<Timestamp>,
+    pub not_after: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub begin: Begin,
+}
+
+/// Where a new notification begins.
+#[derive(Clone, Debug)]
+pub enum Begin {
+    /// Attempt 1 is open: it is sent as soon as this is durable.
+    Open,
+    /// In the accepting process's hand, to be opened within the call. Becomes due if the process is lost.
+    Held,
+    /// Waits until `at`; `scheduled` when its sender chose the time.
+    Due { at: Timestamp, scheduled: bool },
+    /// Settled without a send: `Suppressed` or `Failed`.
+    Ended { status: Status, cause: &'static str, error: ProviderError },
+}
+
+/// An `Idempotency-Key` of one caller.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Whose key it is: two callers may use the same text.
+    pub scope: String,
+    pub key: String,
+    pub request_hash: [u8; 32],
+    pub expires_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    Stored,
+    /// The key was there: nothing was written.
+    Repeated(StoredKey),
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    pub request_hash: [u8; 32],
+    /// In the order of the request.
+    pub ids: Vec<NotificationId>,
+    pub batch: Option<BatchId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChunkId(pub uuid::Uuid);
+
+#[derive(Clone, Debug)]
+pub struct TakeDue {
+    pub epoch: Epoch,
+    /// Only of this account, if given.
+    pub account: Option<AccountId>,
+    /// Chunks at most.
+    pub chunks: u32,
+}
+
+/// A chunk in this process's hand until [`Open::drained`] gives it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedChunk {
+    pub id: ChunkId,
+    pub account: AccountId,
+    pub priority: Priority,
+    pub batch: Option<BatchId>,
+    pub due_at: Timestamp,
+    /// Those of its notifications that were waiting; may be empty.
+    pub handed: Vec<Handed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    pub id: NotificationId,
+    pub generation: Generation,
+}
+
+#[derive(Clone, Debug)]
+pub struct Open {
+    pub epoch: Epoch,
+    pub claims: Vec<Claim>,
+    /// Chunks of which nothing is left to open: their rows go.
+    pub drained: Vec<ChunkId>,
+    pub urgency: Urgency,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub id: NotificationId,
+    pub generation: Generation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub id: NotificationId,
+    /// The number of the attempt that is open now, from 1.
+    pub attempt: i16,
+    pub retry_count: i16,
+    /// How often it was sent again after an uncertain send.
+    pub resends: i16,
+    pub opened_at: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub epoch: Epoch,
+    pub closes: Vec<Close>,
+    pub urgency: Urgency,
+}
+
+/// The end of one attempt, and what comes next.
+#[derive(Clone, Debug)]
+pub struct Close {
+    pub id: NotificationId,
+    pub batch: Option<BatchId>,
+    pub account: AccountId,
+    pub channel: Channel,
+    pub priority: Priority,
+    pub recipient: String,
+    pub template: Option<(TemplateId, TemplateVersion)>,
+    pub attempt: i16,
+    pub opened_at: Timestamp,
+    pub closed_at: Timestamp,
+    pub class: OutcomeClass,
+    pub cause: &'static str,
+    pub provider_message_id: Option<String>,
+    pub error: Option<ProviderError>,
+    pub text_hash: Option<[u8; 32]>,
+    /// This attempt and another may both have reached the person.
+    pub flagged: bool,
+    /// The recipient opted out: nothing of this scope is sent to the address any more.
+    pub suppress: Option<SuppressionScope>,
+    pub next: Next,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Sent,
+    Failed,
+    Uncertain,
+    /// Waits until `due_at` for another try. `retry` counts it against the notification's retries, `resend` as the
+    /// one resend after an uncertain send.
+    Again {
+        due_at: Timestamp,
+        hold: HoldReason,
+        counts: Counts,
+    },
+    /// The next attempt is opened in the same commit (a direct send within its deadline, nothing has left yet).
+    Reopen {
+        opened_at: Timestamp,
+    },
+}
+
+/// What another try costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    Nothing,
+    Retry,
+    Resend,
+}
+
+impl Next {
+    /// The status after it.
+    pub const fn status(self) -> Status {
+        match self {
+            Next::Sent => Status::Sent,
+            Next::Failed => Status::Failed,
+            Next::Uncertain => Status::Uncertain,
+            Next::Again { .. } => Status::Pending,
+            Next::Reopen { .. } => Status::Sending,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Recover {
+    /// The process that does it.
+    pub epoch: Epoch,
+    pub now: Timestamp,
+    /// An open attempt of a lost epoch may still be on its way to the provider for this long.
+    pub send_deadline: Duration,
+    /// How long an at-least-once resend waits for a receipt, on channels that have them.
+    pub resend_grace: Duration,
+}
+
+/// What [`Ledger::recover`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub epochs: Vec<Epoch>,
+    pub uncertain: u64,
+    pub to_resend: u64,
+    /// Notifications that wait again.
+    pub due_again: u64,
+}
+
+impl Recovered {
+    pub fn is_empty(&self) -> bool {
+        self.epochs.is_empty()
+    }
+}

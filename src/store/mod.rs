@@ -1,0 +1,112 @@
+//! Seam: what is remembered.
+//!
+//! The ledger is the truth: what was accepted, where it stands, every send and how it ended. A trait per subject, a
+//! method per use case; what must be atomic is one method, and no transaction crosses a trait. Both databases keep
+//! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
+//! hot statements have a file each in `sqlite/` and `postgres/`.
+
+pub mod keys;
+pub mod ledger;
+pub mod lookup;
+pub mod migrations;
+pub mod opens;
+mod plan;
+pub mod postgres;
+mod recovery;
+pub mod sql;
+pub mod sqlite;
+pub mod suppressions;
+pub mod templates;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
+pub use ledger::{
+    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
+    Open, Opened, Record, Recover, Recovered, StoredKey, TakeDue, Urgency,
+};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Totals};
+pub use recovery::after_unknown;
+pub use suppressions::{Suppression, SuppressionScope, Suppressions};
+pub use templates::{SavedTemplate, Templates};
+pub use verify::{Finding, Verify, VerifyReport};
+
+use crate::domain::Clock;
+
+/// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
+pub trait Store: Ledger + Lookup + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static {
+    /// `sqlite` or `postgres`, for people.
+    fn engine(&self) -> &'static str;
+}
+
+/// Why the ledger did not do what it was asked. A variant exists where the caller acts differently.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database did not answer, not in time, or broke off: whether it happened is unknown. Ask again with the
+    /// same key or id.
+    #[error("the ledger is not available ({doing})")]
+    Unavailable {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// This process was declared dead: it may open nothing any more.
+    #[error("this process lost its lease on the ledger: it opens nothing until it starts anew")]
+    EpochLost,
+    /// The database refused for a reason that repeating does not mend: a bug, or damage.
+    #[error("the ledger refused ({doing})")]
+    Refused {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The ledger cannot be opened as it is; says what to do.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl StoreError {
+    pub(crate) fn unavailable(
+        doing: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        StoreError::Unavailable { doing, source: source.into() }
+    }
+
+    pub(crate) fn refused(doing: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        StoreError::Refused { doing, source: source.into() }
+    }
+}
+
+/// Where the ledger is and how it is kept.
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// PostgreSQL, when given; else SQLite in `data_dir`.
+    pub database_url: Option<SecretString>,
+    pub data_dir: PathBuf,
+    /// Connections to PostgreSQL at most.
+    pub pool_size: usize,
+    /// No call to the database takes longer.
+    pub call_timeout: Duration,
+    /// SQLite: give up the last commits on a power cut for speed (`synchronous=NORMAL`).
+    pub sqlite_normal: bool,
+    /// How long a process counts as alive after its last sign of life (PostgreSQL).
+    pub lease: Duration,
+}
+
+/// Opens the ledger that the options name, migrated to this version.
+///
+/// # Errors
+/// [`StoreError::Setup`] when it is in use by another process (SQLite), of a newer version, damaged, or set up so
+/// that accepted would not mean durable.
+pub async fn connect(options: &LedgerOptions, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    match &options.database_url {
+        Some(url) => Ok(Arc::new(postgres::Postgres::connect(url, options, clock).await?)),
+        None => Ok(Arc::new(sqlite::Sqlite::open(options, clock).await?)),
+    }
+}

@@ -1,0 +1,128 @@
+//! What a change means for the small tables, worked out once for both databases: chunks, counters.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::ledger::{Accept, Begin, CHUNK, Close, Next};
+use crate::domain::{AccountId, BatchId, Epoch, IdSource, Priority, Status};
+
+/// Which committer of a process counts; each has its own counter rows, so that they never wait for each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Slot {
+    UrgentAccept = 0,
+    BulkAccept = 1,
+    Record = 2,
+}
+
+impl Slot {
+    pub(super) const fn code(self) -> i16 {
+        self as i16
+    }
+}
+
+/// The counter of what was accepted, beside those of the statuses.
+pub(super) const ACCEPTED: i16 = 0;
+
+/// Changes of counters by (batch or none, status), in an order all committers share.
+#[derive(Debug, Default)]
+pub(super) struct Deltas(BTreeMap<(Uuid, i16), i64>);
+
+impl Deltas {
+    pub(super) fn add(&mut self, batch: Option<BatchId>, status: i16, n: i64) {
+        let batch = batch.map_or(Uuid::nil(), |batch| batch.0);
+        *self.0.entry((batch, status)).or_default() += n;
+    }
+
+    pub(super) fn accepted(&mut self, accept: &Accept) {
+        for new in &accept.notifications {
+            self.add(new.batch, ACCEPTED, 1);
+            if let Begin::Ended { status, .. } = &new.begin {
+                self.add(new.batch, status.code(), 1);
+            }
+        }
+    }
+
+    /// Counts what a closed attempt settled; what waits or sends again is in flight, and that is not counted.
+    pub(super) fn closed(&mut self, close: &Close) {
+        let status = close.next.status();
+        if !status.in_flight() {
+            self.add(close.batch, status.code(), 1);
+        }
+    }
+
+    /// (batch, status, change), without those that cancelled out.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Uuid, i16, i64)> + '_ {
+        self.0.iter().filter(|(_, n)| **n != 0).map(|((batch, status), n)| (*batch, *status, *n))
+    }
+}
+
+/// A row of `due` to be written.
+#[derive(Debug)]
+pub(super) struct NewChunk {
+    pub(super) id: Uuid,
+    pub(super) due_at: Timestamp,
+    pub(super) handed_by: Option<Epoch>,
+    pub(super) account: AccountId,
+    pub(super) priority: Priority,
+    pub(super) batch: Option<BatchId>,
+    pub(super) members: Vec<Uuid>,
+}
+
+type ChunkKey = (AccountId, Priority, Option<BatchId>, i64, Option<Epoch>);
+
+#[derive(Debug, Default)]
+pub(super) struct Chunks(BTreeMap<ChunkKey, Vec<Uuid>>);
+
+impl Chunks {
+    pub(super) fn accepted(&mut self, accept: &Accept) {
+        for new in &accept.notifications {
+            let (at, handed_by) = match new.begin {
+                Begin::Due { at, .. } => (at.as_microsecond(), None),
+                Begin::Held => (new.created_at.as_microsecond(), Some(accept.epoch)),
+                Begin::Open | Begin::Ended { .. } => continue,
+            };
+            self.0.entry((new.account, new.priority, new.batch, at, handed_by)).or_default().push(new.id.0);
+        }
+    }
+
+    pub(super) fn closed(&mut self, close: &Close) {
+        /// Tries that come due within the same tenth of a second share chunks.
+        const GRAIN_MICROS: i64 = 100_000;
+        if let Next::Again { due_at, .. } = close.next {
+            let micros = due_at.as_microsecond();
+            let at = micros.saturating_add(GRAIN_MICROS - 1).div_euclid(GRAIN_MICROS).saturating_mul(GRAIN_MICROS);
+            self.0.entry((close.account, close.priority, close.batch, at, None)).or_default().push(close.id.0);
+        }
+    }
+
+    pub(super) fn into_rows(self, ids: &IdSource) -> Vec<NewChunk> {
+        let mut rows = Vec::new();
+        for ((account, priority, batch, at, handed_by), members) in self.0 {
+            for members in members.chunks(CHUNK) {
+                rows.push(NewChunk {
+                    id: ids.next(),
+                    due_at: crate::domain::clock::from_micros(at),
+                    handed_by,
+                    account,
+                    priority,
+                    batch,
+                    members: members.to_vec(),
+                });
+            }
+        }
+        rows
+    }
+}
+
+/// The state, due time, attempt and open time a new notification begins with.
+pub(super) fn begins(new: &super::NewNotification) -> (Status, Timestamp, i16, Option<Timestamp>) {
+    match &new.begin {
+        Begin::Open => (Status::Sending, new.created_at, 1, Some(new.created_at)),
+        Begin::Held => (Status::Pending, new.created_at, 0, None),
+        Begin::Due { at, scheduled: true } => (Status::Scheduled, *at, 0, None),
+        Begin::Due { at, scheduled: false } => (Status::Pending, *at, 0, None),
+        Begin::Ended { status, .. } => (*status, new.created_at, 0, None),
+    }
+}

@@ -1,0 +1,322 @@
+//! The shared ledger: PostgreSQL, for any number of processes.
+//!
+//! Hot changes go through one group-commit task per kind ([`committer`]); their statements are pipelined, so that a
+//! group costs two round trips. Every call has a time limit, here and on the server.
+
+mod accept;
+mod committer;
+mod connection;
+mod open;
+mod record;
+mod take;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool_postgres::{Object, Pool};
+use futures::future::BoxFuture;
+use secrecy::SecretString;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::committer::{Change, Committer};
+use self::connection::from_postgres;
+use super::ledger::{Ledger, Recover, Recovered};
+use super::opens::OpenSets;
+use super::sql::{Row, Sql, Statement, Value};
+use super::{
+    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, recovery,
+};
+use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
+
+/// Rows in one commit of the hot path.
+const GROUP_ROWS: usize = 1000;
+
+/// See the module.
+pub struct Postgres {
+    pool: Pool,
+    call_timeout: Duration,
+    lease: Duration,
+    urgent_accept: Committer<Accept, Accepted>,
+    bulk_accept: Committer<Accept, Accepted>,
+    urgent_open: Committer<Open, Vec<Opened>>,
+    record: Committer<Record, Vec<bool>>,
+}
+
+/// What every committer needs.
+#[derive(Clone)]
+struct Shared {
+    pool: Pool,
+    call_timeout: Duration,
+    opens: Arc<OpenSets>,
+    ids: Arc<IdSource>,
+}
+
+impl Postgres {
+    /// Connects, checks that commits are durable, migrates.
+    pub async fn connect(
+        url: &SecretString,
+        options: &LedgerOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let pool = connection::pool(url, options)?;
+        let mut client = connection::get(&pool, "connecting to PostgreSQL").await?;
+        connection::check_durability(&client).await?;
+        connection::migrate(&mut client).await?;
+        drop(client);
+        let shared = Shared {
+            pool: pool.clone(),
+            call_timeout: options.call_timeout,
+            opens: Arc::default(),
+            ids: Arc::new(IdSource::new(clock)),
+        };
+        // The committers end when the ledger is dropped: their channels close.
+        let tracker = TaskTracker::new();
+        let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared);
+        Ok(Postgres {
+            pool,
+            call_timeout: options.call_timeout,
+            lease: options.lease,
+            urgent_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(urgent.clone(), group)),
+            bulk_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(bulk.clone(), group)),
+            urgent_open: Committer::start(&tracker, GROUP_ROWS, move |group| open::commit(opening.clone(), group)),
+            record: Committer::start(&tracker, GROUP_ROWS, move |group| record::commit(recording.clone(), group)),
+        })
+    }
+}
+
+impl Shared {
+    /// Runs `work` on a connection of its own within the time limit. After an error the connection is closed, which
+    /// rolls back whatever it had begun.
+    async fn on_connection<T: Send>(
+        &self,
+        doing: &'static str,
+        work: impl for<'c> FnOnce(&'c Object) -> BoxFuture<'c, Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        on_connection(&self.pool, self.call_timeout, doing, work).await
+    }
+}
+
+async fn on_connection<T: Send>(
+    pool: &Pool,
+    limit: Duration,
+    doing: &'static str,
+    work: impl for<'c> FnOnce(&'c Object) -> BoxFuture<'c, Result<T, StoreError>> + Send,
+) -> Result<T, StoreError> {
+    let client = connection::get(pool, doing).await?;
+    let result = match tokio::time::timeout(limit, work(&client)).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::unavailable(doing, format!("no answer from PostgreSQL within {limit:?}"))),
+    };
+    if result.is_err() {
+        drop(Object::take(client));
+    }
+    result
+}
+
+impl Store for Postgres {
+    fn engine(&self) -> &'static str {
+        "postgres"
+    }
+}
+
+#[async_trait]
+impl Ledger for Postgres {
+    async fn accounts(&self, accounts: Vec<AccountRef>) -> Result<Vec<(AccountId, AccountRef)>, StoreError> {
+        recovery::number_accounts(self, accounts).await
+    }
+
+    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError> {
+        const DOING: &str = "beginning an epoch";
+        let insert = Statement::new(
+            "INSERT INTO workers (name, started_at, lease_until)
+             VALUES ($1, vestnik_now(), vestnik_now() + $2) RETURNING epoch",
+            vec![name.into(), micros(self.lease).into()],
+        );
+        let rows = self.write(DOING, vec![insert]).await?;
+        rows[0].first().map_or_else(|| Err(StoreError::refused(DOING, "no epoch")), |row| row.int(0).map(Epoch))
+    }
+
+    async fn renew(&self, epoch: Epoch) -> Result<(), StoreError> {
+        let renew = Statement::new(
+            "UPDATE workers SET lease_until = vestnik_now() + $2
+             WHERE epoch = $1 AND lost_at IS NULL AND lease_until >= vestnik_now() RETURNING epoch",
+            vec![epoch.0.into(), micros(self.lease).into()],
+        );
+        let rows = self.write("renewing the lease", vec![renew]).await?;
+        if rows[0].is_empty() { Err(StoreError::EpochLost) } else { Ok(()) }
+    }
+
+    async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        recovery::end_epoch(self, epoch).await
+    }
+
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError> {
+        let committer = match accept.urgency {
+            Urgency::Urgent => &self.urgent_accept,
+            Urgency::Bulk => &self.bulk_accept,
+        };
+        committer.commit("accepting", accept).await
+    }
+
+    async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError> {
+        on_connection(&self.pool, self.call_timeout, "taking due work", move |client| {
+            Box::pin(take::take_due(client, take))
+        })
+        .await
+    }
+
+    async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
+        self.urgent_open.commit("opening attempts", open).await
+    }
+
+    async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError> {
+        self.record.commit("recording outcomes", record).await
+    }
+
+    async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
+        recovery::recover(self, recover).await
+    }
+}
+
+impl recovery::LedgerClock for Postgres {
+    fn now_sql(&self) -> String {
+        "vestnik_now()".into()
+    }
+}
+
+#[async_trait]
+impl Sql for Postgres {
+    async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        on_connection(&self.pool, self.call_timeout, doing, move |client| {
+            Box::pin(async move {
+                // Composed texts are prepared for once: the cache of a connection never shrinks.
+                let statement = client.prepare(&sql).await.map_err(|error| from_postgres(doing, error))?;
+                query(client, doing, &statement, &values).await
+            })
+        })
+        .await
+    }
+
+    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+        on_connection(&self.pool, self.call_timeout, doing, move |client| {
+            Box::pin(async move {
+                let failed = |error| from_postgres(doing, error);
+                client.batch_execute("BEGIN").await.map_err(failed)?;
+                let mut results = Vec::with_capacity(statements.len());
+                for statement in &statements {
+                    let prepared = client.prepare_cached(statement.sql).await.map_err(failed)?;
+                    results.push(query(client, doing, &prepared, &statement.values).await?);
+                }
+                client.batch_execute("COMMIT").await.map_err(failed)?;
+                Ok(results)
+            })
+        })
+        .await
+    }
+
+    fn members(&self, table: &str) -> String {
+        format!("SELECT unnest(ids) AS member FROM {table}")
+    }
+
+    fn nil(&self) -> &'static str {
+        "'00000000-0000-0000-0000-000000000000'::uuid"
+    }
+
+    async fn snapshot(&self, doing: &'static str, queries: Vec<String>) -> Result<Vec<Vec<Row>>, StoreError> {
+        /// A whole ledger is read: longer than any single call, and still bounded.
+        const LIMIT: Duration = Duration::from_secs(600);
+        on_connection(&self.pool, LIMIT, doing, move |client| {
+            Box::pin(async move {
+                let failed = |error| from_postgres(doing, error);
+                let begin = format!(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {}",
+                    LIMIT.as_millis()
+                );
+                client.batch_execute(&begin).await.map_err(failed)?;
+                let mut results = Vec::with_capacity(queries.len());
+                for sql in &queries {
+                    let statement = client.prepare(sql).await.map_err(failed)?;
+                    results.push(query(client, doing, &statement, &[]).await?);
+                }
+                client.batch_execute("COMMIT").await.map_err(failed)?;
+                Ok(results)
+            })
+        })
+        .await
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+async fn query(
+    client: &Object,
+    doing: &'static str,
+    statement: &tokio_postgres::Statement,
+    values: &[Value],
+) -> Result<Vec<Row>, StoreError> {
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    let rows = client.query(statement, &values).await.map_err(|error| from_postgres(doing, error))?;
+    rows.iter().map(|row| row_of(row).map_err(|error| from_postgres(doing, error))).collect()
+}
+
+fn row_of(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
+    let mut values = Vec::with_capacity(row.len());
+    for (place, column) in row.columns().iter().enumerate() {
+        values.push(match *column.type_() {
+            Type::INT2 => row.try_get::<_, Option<i16>>(place)?.into(),
+            Type::INT4 => row.try_get::<_, Option<i32>>(place)?.into(),
+            Type::INT8 => row.try_get::<_, Option<i64>>(place)?.into(),
+            Type::UUID => row.try_get::<_, Option<Uuid>>(place)?.into(),
+            Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(place)?.into(),
+            Type::UUID_ARRAY => row.try_get::<_, Option<Vec<Uuid>>>(place)?.map_or(Value::Null, Value::Ids),
+            _ => row.try_get::<_, Option<String>>(place)?.into(),
+        });
+    }
+    Ok(Row(values))
+}
+
+impl ToSql for Value {
+    fn to_sql(&self, ty: &Type, out: &mut bytes::BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Value::Null => Ok(IsNull::Yes),
+            Value::Int(value) => match *ty {
+                Type::INT2 => i16::try_from(*value)?.to_sql(ty, out),
+                Type::INT4 => i32::try_from(*value)?.to_sql(ty, out),
+                _ => value.to_sql(ty, out),
+            },
+            Value::Text(value) => value.to_sql(ty, out),
+            Value::Uuid(value) => value.to_sql(ty, out),
+            Value::Bytes(value) => value.to_sql(ty, out),
+            Value::Ids(value) => value.to_sql(ty, out),
+        }
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl Change for Accept {
+    fn weight(&self) -> usize {
+        self.notifications.len()
+    }
+}
+
+impl Change for Open {
+    fn weight(&self) -> usize {
+        self.claims.len()
+    }
+}
+
+impl Change for Record {
+    fn weight(&self) -> usize {
+        self.closes.len()
+    }
+}

@@ -1,0 +1,89 @@
+//! Claiming, fencing and opening: one statement for a group.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Shared;
+use super::accept::live_epochs;
+use super::connection::from_postgres;
+use crate::domain::NotificationId;
+use crate::domain::clock::from_micros;
+use crate::store::StoreError;
+use crate::store::ledger::{Open, Opened};
+
+const DOING: &str = "opening attempts";
+
+type Answer = Result<Vec<Opened>, StoreError>;
+
+pub(super) async fn commit(shared: Shared, group: Arc<[Open]>) -> Result<Vec<Answer>, StoreError> {
+    // One process has one epoch, so a group is of one; should a test mix two, each is its own transaction.
+    let mut answers: Vec<Option<Answer>> = group.iter().map(|_| None).collect();
+    let epochs: HashSet<i64> = group.iter().map(|open| open.epoch.0).collect();
+    for epoch in epochs {
+        let places: Vec<usize> = (0..group.len()).filter(|place| group[*place].epoch.0 == epoch).collect();
+        let opened = open_all(&shared, &group, &places, epoch).await?;
+        let Some(mut opened) = opened else {
+            places.iter().for_each(|place| answers[*place] = Some(Err(StoreError::EpochLost)));
+            continue;
+        };
+        for place in places {
+            let claimed = group[place].claims.iter().filter_map(|claim| opened.remove(&claim.id)).collect();
+            answers[place] = Some(Ok(claimed));
+        }
+    }
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Ok(Vec::new()))).collect())
+}
+
+/// What was claimed, or nothing at all when the epoch is lost.
+async fn open_all(
+    shared: &Shared,
+    group: &Arc<[Open]>,
+    places: &[usize],
+    epoch: i64,
+) -> Result<Option<HashMap<NotificationId, Opened>>, StoreError> {
+    // 2 pending, 3 queued → 4 sending. The share lock keeps the epoch from being declared lost until the commit.
+    const OPEN: &str = "WITH live AS MATERIALIZED (
+            SELECT 1 FROM workers
+            WHERE epoch = $1 AND lost_at IS NULL AND lease_until >= vestnik_now() FOR SHARE),
+        claimed AS (
+            UPDATE work w SET state = 4, hold = NULL, epoch = $1, attempt = w.attempt + 1, opened_at = vestnik_now()
+            FROM unnest($2::uuid[], $3::int4[]) AS u(id, generation)
+            WHERE w.id = u.id AND w.generation = u.generation AND w.state IN (2, 3) AND EXISTS (SELECT 1 FROM live)
+            RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at),
+        kept AS (
+            INSERT INTO opens (id, epoch, ids) SELECT $4, $1, array_agg(id) FROM claimed HAVING count(*) > 0),
+        dropped AS (DELETE FROM due WHERE id = ANY($5) AND handed_by IS NOT NULL AND EXISTS (SELECT 1 FROM live))
+        SELECT id, attempt, retry_count, resends, opened_at FROM claimed";
+    let claims = || places.iter().flat_map(|place| &group[*place].claims);
+    let ids: Vec<Uuid> = claims().map(|claim| claim.id.0).collect();
+    let generations: Vec<i32> = claims().map(|claim| claim.generation.0).collect();
+    let drained: Vec<Uuid> = places.iter().flat_map(|place| &group[*place].drained).map(|chunk| chunk.0).collect();
+    let set = shared.ids.next();
+    let rows = shared
+        .on_connection(DOING, move |client| {
+            Box::pin(async move {
+                let failed = |error| from_postgres(DOING, error);
+                let statement = client.prepare_cached(OPEN).await.map_err(failed)?;
+                let rows =
+                    client.query(&statement, &[&epoch, &ids, &generations, &set, &drained]).await.map_err(failed)?;
+                if rows.is_empty() && live_epochs(client, &HashSet::from([epoch])).await?.is_empty() {
+                    return Ok(None);
+                }
+                Ok(Some(rows))
+            })
+        })
+        .await?;
+    let Some(rows) = rows else { return Ok(None) };
+    let opened: HashMap<_, _> = rows
+        .iter()
+        .map(|row| {
+            let id = NotificationId(row.get(0));
+            let opened_at = from_micros(row.get(4));
+            (id, Opened { id, attempt: row.get(1), retry_count: row.get(2), resends: row.get(3), opened_at })
+        })
+        .collect();
+    shared.opens.opened(set, opened.keys().copied());
+    Ok(Some(opened))
+}

@@ -1,0 +1,233 @@
+//! Lives of processes: numbering accounts, ending an epoch, and settling what a lost one left.
+//!
+//! What a lost process had open is named by its rows in `opens`, what it had in hand by its rows in `due`. Every step
+//! can be repeated: closing is a compare-and-set, and the rows that name the work go last.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::ledger::{Close, Counts, Ledger, Next, Record, Recover, Recovered, Urgency};
+use super::sql::{Row, Sql, Statement, Value};
+use crate::domain::clock::later;
+use crate::domain::{
+    AccountId, AccountRef, BatchId, Channel, Epoch, HoldReason, NotificationId, OutcomeClass, Policy, Priority,
+    ProviderError, TemplateId, TemplateVersion,
+};
+
+/// Whose clock decides about leases.
+pub(super) trait LedgerClock {
+    /// An SQL expression for now, in Unix microseconds.
+    fn now_sql(&self) -> String;
+}
+
+pub(super) async fn number_accounts(
+    sql: &impl Sql,
+    accounts: Vec<AccountRef>,
+) -> Result<Vec<(AccountId, AccountRef)>, StoreError> {
+    const DOING: &str = "numbering accounts";
+    let statements = accounts
+        .iter()
+        .map(|account| {
+            Statement::new(
+                "INSERT INTO accounts (id, channel, name)
+                 VALUES ((SELECT coalesce(max(id), 0) + 1 FROM accounts), $1, $2) ON CONFLICT (channel, name) DO NOTHING",
+                vec![account.channel.code().into(), account.name.as_ref().into()],
+            )
+        })
+        .collect();
+    sql.write(DOING, statements).await?;
+    let rows = sql.read(DOING, "SELECT id, channel, name FROM accounts ORDER BY id".into(), vec![]).await?;
+    rows.iter()
+        .map(|row| {
+            let channel = row.word(1, Channel::from_code)?;
+            Ok((AccountId(row.small(0)?), AccountRef { channel, name: row.text(2)?.into() }))
+        })
+        .collect()
+}
+
+/// Gives back what is in hand. An epoch that still has open attempts stays until they are settled.
+pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreError> {
+    const DOING: &str = "ending an epoch";
+    give_back(sql, epoch).await?;
+    let statements = vec![
+        // Lost at once: nobody waits for a lease that nobody renews.
+        Statement::new(
+            "UPDATE workers SET lost_at = $2, lease_until = 0 WHERE epoch = $1 AND lost_at IS NULL",
+            vec![epoch.0.into(), Value::Int(0)],
+        ),
+        Statement::new(
+            "DELETE FROM workers WHERE epoch = $1 AND NOT EXISTS (SELECT 1 FROM opens WHERE epoch = $1)",
+            vec![epoch.0.into()],
+        ),
+    ];
+    sql.write(DOING, statements).await.map(|_| ())
+}
+
+pub(super) async fn recover<S: Sql + Ledger + LedgerClock>(
+    store: &S,
+    recover: Recover,
+) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
+    for epoch in lost_epochs(store, &recover).await? {
+        let (uncertain, to_resend) = settle_open(store, epoch, &recover).await?;
+        recovered.uncertain += uncertain;
+        recovered.to_resend += to_resend;
+        recovered.due_again += give_back(store, epoch).await?;
+        let forget = vec![
+            Statement::new("DELETE FROM opens WHERE epoch = $1", vec![epoch.0.into()]),
+            Statement::new("DELETE FROM workers WHERE epoch = $1", vec![epoch.0.into()]),
+        ];
+        store.write("forgetting a lost epoch", forget).await?;
+        recovered.epochs.push(epoch);
+    }
+    Ok(recovered)
+}
+
+/// Declares lost whose lease ran out, and names those whose open attempts cannot be on their way any more.
+async fn lost_epochs<S: Sql + LedgerClock>(store: &S, recover: &Recover) -> Result<Vec<Epoch>, StoreError> {
+    const DOING: &str = "looking for lost processes";
+    let now = store.now_sql();
+    let overdue = store
+        .read(
+            DOING,
+            format!("SELECT epoch FROM workers WHERE lost_at IS NULL AND lease_until < {now} AND epoch <> $1"),
+            vec![recover.epoch.0.into()],
+        )
+        .await?;
+    for row in &overdue {
+        // The lease is looked at again: it may have been renewed since.
+        let declare = Statement::new(
+            "UPDATE workers SET lost_at = $2 WHERE epoch = $1 AND lost_at IS NULL AND lease_until = $3",
+            vec![row.int(0)?.into(), recover.now.into(), lease_of(store, row.int(0)?).await?],
+        );
+        store.write(DOING, vec![declare]).await?;
+    }
+    let settled = store
+        .read(
+            DOING,
+            format!("SELECT epoch FROM workers WHERE lost_at IS NOT NULL AND lease_until + $1 < {now} AND epoch <> $2"),
+            vec![
+                i64::try_from(recover.send_deadline.as_micros()).unwrap_or(i64::MAX / 2).into(),
+                recover.epoch.0.into(),
+            ],
+        )
+        .await?;
+    settled.iter().map(|row| row.int(0).map(Epoch)).collect()
+}
+
+/// The lease as it stands if it has run out; nothing if it was renewed.
+async fn lease_of<S: Sql + LedgerClock>(store: &S, epoch: i64) -> Result<Value, StoreError> {
+    let sql = format!("SELECT lease_until FROM workers WHERE epoch = $1 AND lease_until < {}", store.now_sql());
+    let rows = store.read("reading a lease", sql, vec![epoch.into()]).await?;
+    rows.first().map_or(Ok(Value::Null), |row| row.int(0).map(Value::Int))
+}
+
+/// Open attempts of a lost epoch: nobody knows whether they left. Returns how many became uncertain, and how many
+/// wait for their one resend.
+async fn settle_open<S: Sql + Ledger>(store: &S, epoch: Epoch, recover: &Recover) -> Result<(u64, u64), StoreError> {
+    const DOING: &str = "settling what a lost process had open";
+    let sets = store.read(DOING, "SELECT ids FROM opens WHERE epoch = $1".into(), vec![epoch.0.into()]).await?;
+    let (mut uncertain, mut to_resend) = (0, 0);
+    for set in &sets {
+        let closes = open_rows(store, epoch, &set.ids(0)?, recover).await?;
+        if closes.is_empty() {
+            continue;
+        }
+        let nexts: Vec<_> = closes.iter().map(|close| close.next).collect();
+        let closed = store.record(Record { epoch, closes, urgency: Urgency::Bulk }).await?;
+        for next in nexts.iter().zip(closed).filter(|(_, closed)| *closed).map(|(next, _)| next) {
+            match next {
+                Next::Uncertain => uncertain += 1,
+                _ => to_resend += 1,
+            }
+        }
+    }
+    Ok((uncertain, to_resend))
+}
+
+async fn open_rows<S: Sql>(store: &S, epoch: Epoch, ids: &[Uuid], recover: &Recover) -> Result<Vec<Close>, StoreError> {
+    const QUERY: &str = "SELECT w.id, n.batch_id, w.account, n.channel, n.priority, n.recipient, n.template_id,
+                                n.template_version, w.attempt, w.opened_at, n.policy, w.resends
+                         FROM work w JOIN notifications n ON n.id = w.id
+                         WHERE w.id = $1 AND w.state = 4 AND w.epoch = $2";
+    let mut closes = Vec::new();
+    for id in ids {
+        let rows = store.read("reading open attempts", QUERY.into(), vec![(*id).into(), epoch.0.into()]).await?;
+        for row in rows {
+            closes.push(lost_close(&row, recover)?);
+        }
+    }
+    Ok(closes)
+}
+
+fn lost_close(row: &Row, recover: &Recover) -> Result<Close, StoreError> {
+    let channel = row.word(3, Channel::from_code)?;
+    let template = match (row.opt_text(6)?, row.opt_int(7)?) {
+        (Some(id), Some(version)) => {
+            let id = TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error))?;
+            Some((id, TemplateVersion(i32::try_from(version).unwrap_or(i32::MAX))))
+        }
+        _ => None,
+    };
+    let (policy, resends) = (row.word(10, Policy::from_code)?, row.small(11)?);
+    let next = after_unknown(policy, resends, channel, recover.now, recover.resend_grace);
+    Ok(Close {
+        id: NotificationId(row.uuid(0)?),
+        batch: row.opt_uuid(1)?.map(BatchId),
+        account: AccountId(row.small(2)?),
+        channel,
+        priority: row.word(4, Priority::from_code)?,
+        recipient: row.text(5)?,
+        template,
+        attempt: row.small(8)?,
+        opened_at: row.time(9)?,
+        closed_at: recover.now,
+        class: OutcomeClass::Lost,
+        cause: OutcomeClass::Lost.as_str(),
+        provider_message_id: None,
+        error: Some(ProviderError::new("lost", "the process that was sending it is gone")),
+        text_hash: None,
+        flagged: next != Next::Uncertain || resends > 0,
+        suppress: None,
+        next,
+    })
+}
+
+/// What follows a send of which nobody knows whether it arrived: at-most-once stops here, at-least-once sends once
+/// more, after a grace where a receipt may still come.
+pub fn after_unknown(policy: Policy, resends: i16, channel: Channel, now: Timestamp, resend_grace: Duration) -> Next {
+    if policy == Policy::AtMostOnce || resends > 0 {
+        return Next::Uncertain;
+    }
+    let grace = if channel.has_receipts() { resend_grace } else { Duration::ZERO };
+    Next::Again { due_at: later(now, grace), hold: HoldReason::Resend, counts: Counts::Resend }
+}
+
+/// Chunks in an epoch's hand become due again, with those of their notifications that nobody opened.
+async fn give_back(sql: &impl Sql, epoch: Epoch) -> Result<u64, StoreError> {
+    const DOING: &str = "giving back what was in hand";
+    let chunks = sql.read(DOING, "SELECT id, ids FROM due WHERE handed_by = $1".into(), vec![epoch.0.into()]).await?;
+    let mut due_again = 0;
+    for chunk in &chunks {
+        let mut statements: Vec<_> = chunk
+            .ids(1)?
+            .into_iter()
+            .map(|id| {
+                // 3 queued → 2 pending; what is pending already (held by a direct call) just waits.
+                Statement::new(
+                    "UPDATE work SET state = 2 WHERE id = $1 AND state IN (2, 3) RETURNING id",
+                    vec![id.into()],
+                )
+            })
+            .collect();
+        statements.push(Statement::new(
+            "UPDATE due SET handed_by = NULL, handed_at = NULL WHERE id = $1 AND handed_by = $2",
+            vec![chunk.uuid(0)?.into(), epoch.0.into()],
+        ));
+        due_again += sql.write(DOING, statements).await?.iter().map(|rows| rows.len() as u64).sum::<u64>();
+    }
+    Ok(due_again)
+}

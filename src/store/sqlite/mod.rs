@@ -1,0 +1,219 @@
+//! The embedded ledger: one SQLite file, one writer thread with group commit, used by one process.
+
+mod accept;
+mod connection;
+mod open;
+mod record;
+mod setup;
+mod take;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ToSql, params};
+
+use self::connection::{Connections, from_sqlite};
+use super::ledger::{Ledger, Recover, Recovered};
+use super::opens::OpenSets;
+use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
+use super::{
+    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, recovery,
+};
+use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
+
+/// See the module.
+pub struct Sqlite {
+    connections: Connections,
+    opens: Arc<OpenSets>,
+    ids: Arc<IdSource>,
+    clock: Arc<dyn Clock>,
+    /// Held as long as the ledger is open: a second process is refused, and every earlier epoch is known to be dead.
+    _lock: File,
+}
+
+impl Sqlite {
+    /// Opens or makes `data_dir/ledger.sqlite3`.
+    pub async fn open(options: &LedgerOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (dir, normal) = (options.data_dir.clone(), options.sqlite_normal);
+        let now = clock.now();
+        let opened = tokio::task::spawn_blocking(move || setup::open(&dir, normal, now)).await;
+        let (connections, lock) = opened.map_err(|error| StoreError::refused("opening the ledger", error))??;
+        let ids = Arc::new(IdSource::new(Arc::clone(&clock)));
+        Ok(Sqlite { connections, opens: Arc::default(), ids, clock, _lock: lock })
+    }
+}
+
+impl Store for Sqlite {
+    fn engine(&self) -> &'static str {
+        "sqlite"
+    }
+}
+
+#[async_trait]
+impl Ledger for Sqlite {
+    async fn accounts(&self, accounts: Vec<AccountRef>) -> Result<Vec<(AccountId, AccountRef)>, StoreError> {
+        recovery::number_accounts(self, accounts).await
+    }
+
+    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError> {
+        let now = self.clock.now().as_microsecond();
+        let begin = move |db: &Connection| {
+            // The lock file is ours: whoever is in here is dead.
+            let ended = db.execute("UPDATE workers SET lost_at = ?1, lease_until = 0 WHERE lost_at IS NULL", [now]);
+            ended
+                .and_then(|_| {
+                    db.query_row(
+                        "INSERT INTO workers (name, started_at, lease_until) VALUES (?1, ?2, ?3) RETURNING epoch",
+                        params![name, now, i64::MAX],
+                        |row| row.get(0),
+                    )
+                })
+                .map(Epoch)
+                .map_err(|error| from_sqlite("beginning an epoch", error))
+        };
+        self.connections.write("beginning an epoch", Urgency::Urgent, begin, drop).await
+    }
+
+    async fn renew(&self, _epoch: Epoch) -> Result<(), StoreError> {
+        // The lock file is the lease: it lasts as long as the process.
+        Ok(())
+    }
+
+    async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
+        recovery::end_epoch(self, epoch).await
+    }
+
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError> {
+        let (opens, ids) = (Arc::clone(&self.opens), Arc::clone(&self.ids));
+        let urgency = accept.urgency;
+        let undo_opens = Arc::clone(&self.opens);
+        let run = move |db: &Connection| {
+            let (accepted, opened) = accept::accept(db, &accept, &ids)?;
+            if let Some(set) = opened {
+                opens.opened(set, accept::opened_ids(&accept));
+                return Ok((accepted, accept::opened_ids(&accept).collect()));
+            }
+            Ok((accepted, Vec::new()))
+        };
+        let undo = move |(_, opened): (Accepted, Vec<_>)| drop(undo_opens.closing(opened));
+        self.connections.write("accepting", urgency, run, undo).await.map(|(accepted, _)| accepted)
+    }
+
+    async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError> {
+        let now = self.clock.now();
+        let run = move |db: &Connection| take::take_due(db, &take, now);
+        self.connections.write("taking due work", Urgency::Bulk, run, drop).await
+    }
+
+    async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
+        let (opens, ids, now) = (Arc::clone(&self.opens), Arc::clone(&self.ids), self.clock.now());
+        let urgency = open.urgency;
+        let undo_opens = Arc::clone(&self.opens);
+        let run = move |db: &Connection| {
+            let set = ids.next();
+            let opened = open::open(db, &open, set, now)?;
+            opens.opened(set, opened.iter().map(|opened| opened.id));
+            Ok(opened)
+        };
+        let undo = move |opened: Vec<Opened>| drop(undo_opens.closing(opened.into_iter().map(|opened| opened.id)));
+        self.connections.write("opening attempts", urgency, run, undo).await
+    }
+
+    async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError> {
+        let (opens, ids) = (Arc::clone(&self.opens), Arc::clone(&self.ids));
+        let urgency = record.urgency;
+        let undo_opens = Arc::clone(&self.opens);
+        let run = move |db: &Connection| record::record(db, &record, &opens, &ids);
+        let undo = move |(_, closing)| undo_opens.take_back(closing);
+        self.connections.write("recording outcomes", urgency, run, undo).await.map(|(closed, _)| closed)
+    }
+
+    async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
+        recovery::recover(self, recover).await
+    }
+}
+
+impl recovery::LedgerClock for Sqlite {
+    fn now_sql(&self) -> String {
+        self.clock.now().as_microsecond().to_string()
+    }
+}
+
+#[async_trait]
+impl Sql for Sqlite {
+    async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        self.connections.read(doing, move |db| query(db, doing, &for_sqlite(&sql), &values)).await
+    }
+
+    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let run = move |db: &Connection| {
+            statements
+                .iter()
+                .map(|statement| query(db, doing, &for_sqlite(statement.sql), &statement.values))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        self.connections.write(doing, Urgency::Urgent, run, drop).await
+    }
+
+    fn members(&self, table: &str) -> String {
+        format!(
+            "WITH RECURSIVE cut(ids, place) AS (
+                 SELECT ids, 1 FROM {table} WHERE length(ids) > 0
+                 UNION ALL SELECT ids, place + 16 FROM cut WHERE place + 16 <= length(ids)
+             ) SELECT substr(ids, place, 16) AS member FROM cut"
+        )
+    }
+
+    fn nil(&self) -> &'static str {
+        "x'00000000000000000000000000000000'"
+    }
+
+    async fn snapshot(&self, doing: &'static str, queries: Vec<String>) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.connections
+            .read(doing, move |db| {
+                let snapshot = db.transaction().map_err(|error| from_sqlite(doing, error))?;
+                queries.iter().map(|sql| query(&snapshot, doing, &for_sqlite(sql), &[])).collect()
+            })
+            .await
+    }
+}
+
+fn query(db: &Connection, doing: &'static str, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+    let run = || {
+        let mut statement = db.prepare_cached(sql)?;
+        let columns = statement.column_count();
+        let mut found = statement.query(rusqlite::params_from_iter(values))?;
+        let mut rows = Vec::new();
+        while let Some(row) = found.next()? {
+            rows.push(Row((0..columns).map(|column| row.get_ref(column).map(value_of)).collect::<Result<_, _>>()?));
+        }
+        Ok(rows)
+    };
+    run().map_err(|error| from_sqlite(doing, error))
+}
+
+fn value_of(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::Int(value),
+        // No column of ours is a float; a damaged one becomes a text, and the reader says so.
+        ValueRef::Real(value) => Value::Text(value.to_string()),
+        ValueRef::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
+        ValueRef::Blob(value) => Value::Bytes(value.into()),
+    }
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Value::Int(value) => ToSqlOutput::Borrowed(ValueRef::Integer(*value)),
+            Value::Text(value) => ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes())),
+            Value::Uuid(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value.as_bytes())),
+            Value::Bytes(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value)),
+            Value::Ids(ids) => ToSqlOutput::Owned(ids_to_bytes(ids.iter().copied()).into()),
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Addresses that opted out.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use super::sql::{Row, Sql, Statement, Value};
+use crate::domain::Channel;
+use crate::domain::attempt::words;
+
+words! {
+    /// What the person does not want any more.
+    SuppressionScope {
+        /// Nothing at all on this channel.
+        All = 1 "all",
+        /// No marketing (WhatsApp's own opt-out); order news still goes.
+        Marketing = 2 "marketing",
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppression {
+    pub channel: Channel,
+    pub address: String,
+    pub scope: SuppressionScope,
+    /// Who says so: `opted_out` by the provider's answer, or a person's words.
+    pub reason: String,
+    pub created_at: Timestamp,
+}
+
+#[async_trait]
+pub trait Suppressions: Send + Sync {
+    async fn suppress(&self, suppression: Suppression) -> Result<(), StoreError>;
+    /// Whether anything was lifted.
+    async fn lift_suppression(&self, channel: Channel, address: String) -> Result<bool, StoreError>;
+    /// The scopes that hold for these addresses of one channel, each (address, scope).
+    async fn suppressed(
+        &self,
+        channel: Channel,
+        addresses: Vec<String>,
+    ) -> Result<Vec<(String, SuppressionScope)>, StoreError>;
+    /// In order of channel and address, after the given one; `limit` at most.
+    async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError>;
+}
+
+#[async_trait]
+impl<S: Sql> Suppressions for S {
+    async fn suppress(&self, suppression: Suppression) -> Result<(), StoreError> {
+        let insert = Statement::new(
+            "INSERT INTO suppressions (channel, address, scope, reason, created_at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING",
+            vec![
+                suppression.channel.code().into(),
+                suppression.address.into(),
+                suppression.scope.code().into(),
+                suppression.reason.into(),
+                suppression.created_at.into(),
+            ],
+        );
+        self.write("suppressing an address", vec![insert]).await.map(|_| ())
+    }
+
+    async fn lift_suppression(&self, channel: Channel, address: String) -> Result<bool, StoreError> {
+        let delete = Statement::new(
+            "DELETE FROM suppressions WHERE channel = $1 AND address = $2 RETURNING scope",
+            vec![channel.code().into(), address.into()],
+        );
+        let rows = self.write("lifting a suppression", vec![delete]).await?;
+        Ok(!rows[0].is_empty())
+    }
+
+    async fn suppressed(
+        &self,
+        channel: Channel,
+        addresses: Vec<String>,
+    ) -> Result<Vec<(String, SuppressionScope)>, StoreError> {
+        /// SQLite takes 32,766 values a statement; this keeps its text small, too.
+        const AT_ONCE: usize = 500;
+        let mut found = Vec::new();
+        for addresses in addresses.chunks(AT_ONCE) {
+            let places: Vec<_> = (2..addresses.len() + 2).map(|n| format!("${n}")).collect();
+            let sql = format!(
+                "SELECT address, scope FROM suppressions WHERE channel = $1 AND address IN ({})",
+                places.join(", ")
+            );
+            let mut values = vec![Value::from(channel.code())];
+            values.extend(addresses.iter().map(|address| Value::from(address.as_str())));
+            for row in self.read("checking suppressions", sql, values).await? {
+                found.push((row.text(0)?, row.word(1, SuppressionScope::from_code)?));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError> {
+        let (channel, address) = after.map_or((0, String::new()), |(channel, address)| (channel.code(), address));
+        let sql = "SELECT channel, address, scope, reason, created_at FROM suppressions
+                   WHERE (channel, address) > ($1, $2) ORDER BY channel, address, scope LIMIT $3";
+        let values = vec![channel.into(), address.into(), i64::from(limit).into()];
+        self.read("listing suppressions", sql.into(), values).await?.iter().map(suppression).collect()
+    }
+}
+
+fn suppression(row: &Row) -> Result<Suppression, StoreError> {
+    Ok(Suppression {
+        channel: row.word(0, Channel::from_code)?,
+        address: row.text(1)?,
+        scope: row.word(2, SuppressionScope::from_code)?,
+        reason: row.text(3)?,
+        created_at: row.time(4)?,
+    })
+}

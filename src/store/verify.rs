@@ -1,0 +1,249 @@
+//! Do the books balance? Invariants between records that were written at different times, read in one snapshot.
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::StoreError;
+use super::sql::{Row, Sql};
+use crate::domain::Status;
+
+/// One invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The invariant's name, stable.
+    pub invariant: &'static str,
+    /// What it promises.
+    pub promise: &'static str,
+    /// How many records break it.
+    pub count: u64,
+    /// Some of them: ids, or what names them.
+    pub examples: Vec<String>,
+}
+
+/// The sum of the books, and what does not add up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyReport {
+    pub accepted: i64,
+    pub sent: i64,
+    pub delivered: i64,
+    pub read: i64,
+    pub failed: i64,
+    pub suppressed: i64,
+    pub cancelled: i64,
+    pub expired: i64,
+    pub uncertain: i64,
+    pub in_flight: i64,
+    /// Failed ones that nobody replayed or discarded.
+    pub dead_letters: i64,
+    /// The invariants that were checked.
+    pub checked: usize,
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    pub fn balances(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+#[async_trait]
+pub trait Verify: Send + Sync {
+    /// Reads the whole ledger in one snapshot; other work goes on meanwhile.
+    async fn verify(&self) -> Result<VerifyReport, StoreError>;
+}
+
+struct Invariant {
+    name: &'static str,
+    promise: &'static str,
+    /// A line for each record that breaks it; the first column names it.
+    broken: &'static str,
+}
+
+/// Examples shown of one invariant.
+const EXAMPLES: usize = 5;
+
+// Codes: states 1 scheduled, 2 pending, 3 queued, 4 sending, 5 sent, 6 delivered, 7 read, 8 failed, 9 uncertain,
+// 10 suppressed, 11 cancelled, 12 expired. Outcomes 1 accepted, 2 permanent, 3 transient, 4 throttled, 5 channel down,
+// 6 ambiguous, 7 lost.
+const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "accepted_is_there",
+        promise: "every notification has its work row, and every work row its notification",
+        broken: "SELECT coalesce(n.id, w.id) FROM notifications n FULL JOIN work w ON w.id = n.id
+                 WHERE n.id IS NULL OR w.id IS NULL",
+    },
+    Invariant {
+        name: "batch_is_whole",
+        promise: "a batch has as many rows as it accepted",
+        broken: "SELECT b.id FROM batches b
+                 WHERE b.accepted <> (SELECT count(*) FROM notifications n WHERE n.batch_id = b.id)",
+    },
+    Invariant {
+        name: "state_follows_attempts",
+        promise: "a state is what the last attempt, or the last event after it, made of it",
+        broken: "SELECT w.id FROM work w
+                 LEFT JOIN attempts a ON a.notification_id = w.id
+                     AND a.n = (SELECT max(n) FROM attempts l WHERE l.notification_id = w.id)
+                 LEFT JOIN events e ON e.notification_id = w.id
+                     AND e.at = (SELECT max(at) FROM events l WHERE l.notification_id = w.id)
+                 WHERE CASE
+                     WHEN e.status IS NOT NULL AND (a.closed_at IS NULL OR e.at >= a.closed_at) THEN
+                         w.state <> e.status AND NOT (e.status IN (1, 2) AND w.state IN (2, 3, 4))
+                     WHEN w.state = 5 THEN coalesce(a.class, 0) <> 1
+                     WHEN w.state = 8 THEN coalesce(a.class, 0) NOT IN (2, 3, 4, 5)
+                     WHEN w.state = 9 THEN coalesce(a.class, 0) NOT IN (6, 7)
+                     WHEN w.state = 1 THEN a.class IS NOT NULL
+                     WHEN w.state IN (2, 3, 4) THEN coalesce(a.class, 3) IN (1, 2)
+                     ELSE w.state NOT IN (6, 7) OR a.class IS NULL
+                 END",
+    },
+    Invariant {
+        name: "attempts_are_counted",
+        promise: "every attempt opened before the open one is recorded, once and in order",
+        broken: "SELECT w.id FROM work w
+                 LEFT JOIN (SELECT notification_id, count(*) AS n, max(n) AS last FROM attempts GROUP BY notification_id) a
+                     ON a.notification_id = w.id
+                 WHERE coalesce(a.n, 0) <> w.attempt - CASE WHEN w.state = 4 THEN 1 ELSE 0 END
+                    OR coalesce(a.last, 0) <> coalesce(a.n, 0)",
+    },
+    Invariant {
+        name: "open_attempts_are_held",
+        promise: "an open attempt belongs to a process that lives or is being settled, and is named in its open sets",
+        broken: "SELECT w.id FROM work w
+                 WHERE w.state = 4 AND (w.opened_at IS NULL OR NOT EXISTS (SELECT 1 FROM workers k WHERE k.epoch = w.epoch))
+                 UNION ALL SELECT w.id FROM work w WHERE w.state <> 4 AND w.epoch IS NOT NULL",
+    },
+    Invariant {
+        name: "no_silent_duplicate",
+        promise: "no notification was taken twice without both attempts being flagged",
+        broken: "SELECT notification_id FROM attempts WHERE class IN (1, 6, 7) GROUP BY notification_id
+                 HAVING count(*) > 1 AND sum(CASE WHEN flagged = 0 THEN 1 ELSE 0 END) > 0",
+    },
+    Invariant {
+        name: "answers_are_kept",
+        promise: "every id that a stored idempotent answer names exists",
+        broken: "SELECT l.member FROM (MEMBERS(idempotency)) l
+                 WHERE NOT EXISTS (SELECT 1 FROM notifications n WHERE n.id = l.member)",
+    },
+    Invariant {
+        name: "counters_are_true",
+        promise: "the counters of each batch are what its rows say",
+        broken: "SELECT coalesce(c.batch_id, r.batch_id) FROM
+                   (SELECT batch_id, status, CAST(sum(n) AS BIGINT) AS n FROM counters GROUP BY batch_id, status) c
+                 FULL JOIN
+                   (SELECT batch_id, 0 AS status, count(*) AS n FROM notifications WHERE batch_id IS NOT NULL GROUP BY batch_id
+                    UNION ALL
+                    SELECT NIL, 0, count(*) FROM notifications WHERE batch_id IS NULL HAVING count(*) > 0
+                    UNION ALL
+                    SELECT coalesce(n.batch_id, NIL), w.state, count(*) FROM work w JOIN notifications n ON n.id = w.id
+                    WHERE w.state > 4 GROUP BY coalesce(n.batch_id, NIL), w.state) r
+                 ON r.batch_id = c.batch_id AND r.status = c.status
+                 WHERE coalesce(c.n, 0) <> coalesce(r.n, 0)",
+    },
+    Invariant {
+        name: "dead_letters_are_the_failed",
+        promise: "every failed notification is a dead letter or a resolved one, and nothing else is",
+        broken: "SELECT coalesce(f.id, w.id) FROM (SELECT id FROM work WHERE state = 8) w
+                 FULL JOIN (SELECT f.id FROM failed f JOIN work k ON k.id = f.id WHERE k.state NOT IN (6, 7)) f ON f.id = w.id
+                 WHERE w.id IS NULL OR f.id IS NULL
+                 UNION ALL SELECT f.id FROM failed f LEFT JOIN work k ON k.id = f.id WHERE k.id IS NULL",
+    },
+    Invariant {
+        name: "uncertain_are_listed",
+        promise: "every uncertain notification is in the list of uncertain ones, and nothing else is",
+        broken: "SELECT coalesce(u.id, w.id) FROM (SELECT id FROM work WHERE state = 9) w
+                 FULL JOIN uncertain u ON u.id = w.id WHERE w.id IS NULL OR u.id IS NULL",
+    },
+    Invariant {
+        name: "waiting_will_be_found",
+        promise: "every notification that waits is named by a chunk, and every open one by an open set",
+        broken: "SELECT w.id FROM work w WHERE w.state IN (1, 2, 3) AND w.id NOT IN (SELECT member FROM (MEMBERS(due)) l)
+                 UNION ALL
+                 SELECT w.id FROM work w WHERE w.state = 4 AND w.id NOT IN (SELECT member FROM (MEMBERS(opens)) l)",
+    },
+];
+
+#[async_trait]
+impl<S: Sql> Verify for S {
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        let mut queries: Vec<String> = vec![
+            "SELECT state, count(*) FROM work GROUP BY state".into(),
+            "SELECT count(*) FROM notifications".into(),
+            "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id WHERE f.resolved_at IS NULL AND w.state = 8"
+                .into(),
+        ];
+        let sums = queries.len();
+        queries.extend(INVARIANTS.iter().map(|invariant| self.text_of(invariant.broken)));
+        let results = self.snapshot("verifying", queries).await?;
+        let (sums, broken) = results.split_at(sums);
+        let mut report = summary(sums)?;
+        for (invariant, broken) in INVARIANTS.iter().zip(broken) {
+            report.checked += 1;
+            if !broken.is_empty() {
+                report.findings.push(finding(invariant, broken)?);
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// What the two engines spell differently in the invariants.
+trait Dialect: Sql {
+    fn text_of(&self, broken: &str) -> String {
+        let mut text = broken.replace("NIL", self.nil());
+        for table in ["idempotency", "due", "opens"] {
+            text = text.replace(&format!("MEMBERS({table})"), &self.members(table));
+        }
+        text
+    }
+}
+
+impl<S: Sql> Dialect for S {}
+
+fn summary(head: &[Vec<Row>]) -> Result<VerifyReport, StoreError> {
+    let mut report = VerifyReport::default();
+    for row in &head[0] {
+        let count = row.int(1)?;
+        match row.word(0, Status::from_code)? {
+            Status::Scheduled | Status::Pending | Status::Queued | Status::Sending => report.in_flight += count,
+            Status::Sent => report.sent = count,
+            Status::Delivered => report.delivered = count,
+            Status::Read => report.read = count,
+            Status::Failed => report.failed = count,
+            Status::Uncertain => report.uncertain = count,
+            Status::Suppressed => report.suppressed = count,
+            Status::Cancelled => report.cancelled = count,
+            Status::Expired => report.expired = count,
+        }
+    }
+    report.accepted = head[1].first().map_or(Ok(0), |row| row.int(0))?;
+    report.dead_letters = head[2].first().map_or(Ok(0), |row| row.int(0))?;
+    let settled = report.sent + report.delivered + report.read + report.failed + report.uncertain + report.suppressed;
+    let sum = settled + report.cancelled + report.expired + report.in_flight;
+    if sum != report.accepted {
+        report.findings.push(Finding {
+            invariant: "the_sum",
+            promise: "accepted = sent + failed + suppressed + cancelled + expired + uncertain + in flight",
+            count: sum.abs_diff(report.accepted),
+            examples: vec![format!("accepted {}, found {sum}", report.accepted)],
+        });
+    }
+    report.checked += 1;
+    Ok(report)
+}
+
+fn finding(invariant: &Invariant, broken: &[Row]) -> Result<Finding, StoreError> {
+    let name = |row: &Row| {
+        row.uuid(0)
+            .map(|id| id.to_string())
+            .or_else(|_| row.text(0))
+            .or_else(|_| row.int(0).map(|number| number.to_string()))
+    };
+    Ok(Finding {
+        invariant: invariant.name,
+        promise: invariant.promise,
+        count: broken.len() as u64,
+        examples: broken.iter().take(EXAMPLES).map(name).collect::<Result<_, _>>()?,
+    })
+}
