@@ -54,6 +54,9 @@ pub trait Ledger: Send + Sync {
     /// longer held it (it was lost and recovered, or is closed already).
     async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError>;
 
+    /// Ends without a send what still waits; `false` if it does not wait any more.
+    async fn settle(&self, settle: Settle) -> Result<bool, StoreError>;
+
     /// Settles what lost processes left: open attempts become `uncertain` (or wait for their one resend), chunks in
     /// hand become due again. A lease that ran out loses its epoch; what it had open is settled `send_deadline` later.
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError>;
@@ -108,7 +111,8 @@ pub struct NewNotification {
 pub enum Begin {
     /// Attempt 1 is open: it is sent as soon as this is durable.
     Open,
-    /// In the accepting process's hand, to be opened within the call. Becomes due if the process is lost.
+    /// In the accepting process's hand, to be opened within the call. Becomes due if the process is lost. Its chunk has
+    /// the notification's own id: [`Open::drained`] names it when it is opened.
     Held,
     /// Waits until `at`; `scheduled` when its sender chose the time.
     Due { at: Timestamp, scheduled: bool },
@@ -267,6 +271,20 @@ impl Next {
             Next::Reopen { .. } => Status::Sending,
         }
     }
+}
+
+/// The end of a notification that was not sent.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    pub epoch: Epoch,
+    pub id: NotificationId,
+    pub batch: Option<BatchId>,
+    /// `Suppressed`, `Expired` or `Cancelled`.
+    pub status: Status,
+    pub at: Timestamp,
+    /// Who did it: `worker`, or a person.
+    pub actor: String,
+    pub reason: String,
 }
 
 #[derive(Clone, Debug)]

@@ -28,9 +28,9 @@ use secrecy::SecretString;
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
-    Open, Opened, Record, Recover, Recovered, StoredKey, TakeDue, Urgency,
+    Open, Opened, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
 };
-pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Totals};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
 pub use recovery::after_unknown;
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};

@@ -14,6 +14,7 @@ pub(super) enum Slot {
     UrgentAccept = 0,
     BulkAccept = 1,
     Record = 2,
+    Settle = 3,
 }
 
 impl Slot {
@@ -70,20 +71,33 @@ pub(super) struct NewChunk {
     pub(super) members: Vec<Uuid>,
 }
 
-type ChunkKey = (AccountId, Priority, Option<BatchId>, i64, Option<Epoch>);
-
 #[derive(Debug, Default)]
-pub(super) struct Chunks(BTreeMap<ChunkKey, Vec<Uuid>>);
+pub(super) struct Chunks {
+    /// By account, priority, batch and due time.
+    due: BTreeMap<(AccountId, Priority, Option<BatchId>, i64), Vec<Uuid>>,
+    held: Vec<NewChunk>,
+}
 
 impl Chunks {
     pub(super) fn accepted(&mut self, accept: &Accept) {
         for new in &accept.notifications {
-            let (at, handed_by) = match new.begin {
-                Begin::Due { at, .. } => (at.as_microsecond(), None),
-                Begin::Held => (new.created_at.as_microsecond(), Some(accept.epoch)),
-                Begin::Open | Begin::Ended { .. } => continue,
-            };
-            self.0.entry((new.account, new.priority, new.batch, at, handed_by)).or_default().push(new.id.0);
+            match new.begin {
+                Begin::Due { at, .. } => {
+                    let key = (new.account, new.priority, new.batch, at.as_microsecond());
+                    self.due.entry(key).or_default().push(new.id.0);
+                }
+                // In hand one by one, under its own id, so that whoever opens it knows what to drain.
+                Begin::Held => self.held.push(NewChunk {
+                    id: new.id.0,
+                    due_at: new.created_at,
+                    handed_by: Some(accept.epoch),
+                    account: new.account,
+                    priority: new.priority,
+                    batch: new.batch,
+                    members: vec![new.id.0],
+                }),
+                Begin::Open | Begin::Ended { .. } => {}
+            }
         }
     }
 
@@ -93,18 +107,18 @@ impl Chunks {
         if let Next::Again { due_at, .. } = close.next {
             let micros = due_at.as_microsecond();
             let at = micros.saturating_add(GRAIN_MICROS - 1).div_euclid(GRAIN_MICROS).saturating_mul(GRAIN_MICROS);
-            self.0.entry((close.account, close.priority, close.batch, at, None)).or_default().push(close.id.0);
+            self.due.entry((close.account, close.priority, close.batch, at)).or_default().push(close.id.0);
         }
     }
 
     pub(super) fn into_rows(self, ids: &IdSource) -> Vec<NewChunk> {
-        let mut rows = Vec::new();
-        for ((account, priority, batch, at, handed_by), members) in self.0 {
+        let mut rows = self.held;
+        for ((account, priority, batch, at), members) in self.due {
             for members in members.chunks(CHUNK) {
                 rows.push(NewChunk {
                     id: ids.next(),
                     due_at: crate::domain::clock::from_micros(at),
-                    handed_by,
+                    handed_by: None,
                     account,
                     priority,
                     batch,

@@ -9,13 +9,19 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::ledger::{Close, Counts, Ledger, Next, Record, Recover, Recovered, Urgency};
+use super::ledger::{Close, Counts, Ledger, Next, Record, Recover, Recovered, Settle, Urgency};
+use super::plan::Slot;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::later;
 use crate::domain::{
     AccountId, AccountRef, BatchId, Channel, Epoch, HoldReason, NotificationId, OutcomeClass, Policy, Priority,
     ProviderError, TemplateId, TemplateVersion,
 };
+
+/// Where new ids come from.
+pub(super) trait HasIds {
+    fn next_id(&self) -> Uuid;
+}
 
 /// Whose clock decides about leases.
 pub(super) trait LedgerClock {
@@ -64,6 +70,39 @@ pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreE
         ),
     ];
     sql.write(DOING, statements).await.map(|_| ())
+}
+
+/// See [`Ledger::settle`].
+pub(super) async fn settle(sql: &(impl Sql + HasIds), settle: Settle) -> Result<bool, StoreError> {
+    let statements = vec![
+        // 1 scheduled, 2 pending, 3 queued: what still waits. Its chunk passes over it.
+        Statement::guard("UPDATE work SET state = $2, hold = NULL WHERE id = $1 AND state IN (1, 2, 3) RETURNING id", vec![
+            settle.id.0.into(),
+            settle.status.code().into(),
+        ]),
+        Statement::new(
+            "INSERT INTO events (id, notification_id, at, status, actor, reason) VALUES ($1, $2, $3, $4, $5, $6)",
+            vec![
+                sql.next_id().into(),
+                settle.id.0.into(),
+                settle.at.into(),
+                settle.status.code().into(),
+                settle.actor.into(),
+                settle.reason.into(),
+            ],
+        ),
+        Statement::new(
+            "INSERT INTO counters (batch_id, epoch, slot, status, n) VALUES ($1, $2, $3, $4, 1)
+             ON CONFLICT (batch_id, epoch, slot, status) DO UPDATE SET n = counters.n + 1",
+            vec![
+                settle.batch.map_or(Uuid::nil(), |batch| batch.0).into(),
+                settle.epoch.0.into(),
+                Slot::Settle.code().into(),
+                settle.status.code().into(),
+            ],
+        ),
+    ];
+    Ok(sql.write("settling a notification", statements).await?.len() > 1)
 }
 
 pub(super) async fn recover<S: Sql + Ledger + LedgerClock>(

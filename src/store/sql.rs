@@ -167,11 +167,18 @@ impl Row {
 pub struct Statement {
     pub sql: &'static str,
     pub values: Vec<Value>,
+    /// If it returns no row, those after it are not run.
+    pub is_guard: bool,
 }
 
 impl Statement {
     pub fn new(sql: &'static str, values: Vec<Value>) -> Self {
-        Statement { sql, values }
+        Statement { sql, values, is_guard: false }
+    }
+
+    /// A change that the following ones depend on: it says with `RETURNING` whether it happened.
+    pub fn guard(sql: &'static str, values: Vec<Value>) -> Self {
+        Statement { sql, values, is_guard: true }
     }
 }
 
@@ -181,7 +188,7 @@ pub trait Sql: Send + Sync {
     /// A query that changes nothing. `sql` may be composed, but only from texts of ours; values are always bound.
     async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError>;
 
-    /// Statements as one durable change, in order; the rows each returned.
+    /// Statements as one durable change, in order; the rows each of those that were run returned.
     async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError>;
 
     /// A query with one column, `member`: every id in the lists `ids` of a table of ours.

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use self::connection::from_postgres;
-use super::ledger::{Ledger, Recover, Recovered};
+use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value};
 use super::{
@@ -37,6 +37,7 @@ const GROUP_ROWS: usize = 1000;
 /// See the module.
 pub struct Postgres {
     pool: Pool,
+    ids: Arc<IdSource>,
     call_timeout: Duration,
     lease: Duration,
     urgent_accept: Committer<Accept, Accepted>,
@@ -66,17 +67,19 @@ impl Postgres {
         connection::check_durability(&client).await?;
         connection::migrate(&mut client).await?;
         drop(client);
+        let ids = Arc::new(IdSource::new(clock));
         let shared = Shared {
             pool: pool.clone(),
             call_timeout: options.call_timeout,
             opens: Arc::default(),
-            ids: Arc::new(IdSource::new(clock)),
+            ids: Arc::clone(&ids),
         };
         // The committers end when the ledger is dropped: their channels close.
         let tracker = TaskTracker::new();
         let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared);
         Ok(Postgres {
             pool,
+            ids,
             call_timeout: options.call_timeout,
             lease: options.lease,
             urgent_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(urgent.clone(), group)),
@@ -176,8 +179,18 @@ impl Ledger for Postgres {
         self.record.commit("recording outcomes", record).await
     }
 
+    async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {
+        recovery::settle(self, settle).await
+    }
+
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
         recovery::recover(self, recover).await
+    }
+}
+
+impl recovery::HasIds for Postgres {
+    fn next_id(&self) -> Uuid {
+        self.ids.next()
     }
 }
 
@@ -208,7 +221,12 @@ impl Sql for Postgres {
                 let mut results = Vec::with_capacity(statements.len());
                 for statement in &statements {
                     let prepared = client.prepare_cached(statement.sql).await.map_err(failed)?;
-                    results.push(query(client, doing, &prepared, &statement.values).await?);
+                    let rows = query(client, doing, &prepared, &statement.values).await?;
+                    let goes_on = !statement.is_guard || !rows.is_empty();
+                    results.push(rows);
+                    if !goes_on {
+                        break;
+                    }
                 }
                 client.batch_execute("COMMIT").await.map_err(failed)?;
                 Ok(results)

@@ -15,7 +15,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params};
 
 use self::connection::{Connections, from_sqlite};
-use super::ledger::{Ledger, Recover, Recovered};
+use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
@@ -130,8 +130,18 @@ impl Ledger for Sqlite {
         self.connections.write("recording outcomes", urgency, run, undo).await.map(|(closed, _)| closed)
     }
 
+    async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {
+        recovery::settle(self, settle).await
+    }
+
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
         recovery::recover(self, recover).await
+    }
+}
+
+impl recovery::HasIds for Sqlite {
+    fn next_id(&self) -> uuid::Uuid {
+        self.ids.next()
     }
 }
 
@@ -149,10 +159,16 @@ impl Sql for Sqlite {
 
     async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
         let run = move |db: &Connection| {
-            statements
-                .iter()
-                .map(|statement| query(db, doing, &for_sqlite(statement.sql), &statement.values))
-                .collect::<Result<Vec<_>, _>>()
+            let mut results = Vec::with_capacity(statements.len());
+            for statement in &statements {
+                let rows = query(db, doing, &for_sqlite(statement.sql), &statement.values)?;
+                let goes_on = !statement.is_guard || !rows.is_empty();
+                results.push(rows);
+                if !goes_on {
+                    break;
+                }
+            }
+            Ok(results)
         };
         self.connections.write(doing, Urgency::Urgent, run, drop).await
     }
