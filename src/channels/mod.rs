@@ -4,6 +4,8 @@
 //! and so what to do next; it decides from the provider's published tables (kept as data) and never acts on it:
 //! retries, pauses and records are `delivery`'s.
 
+pub mod http_client;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

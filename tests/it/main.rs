@@ -1,0 +1,4 @@
+//! Tests against the outside of the crate, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+mod contract;
