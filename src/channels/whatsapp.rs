@@ -17,7 +17,7 @@ use super::Provider;
 use super::endpoint::{ConfigProblem, Endpoint, base_url, printable, time_limit, token, uri};
 use super::http_client::{HttpAnswer, HttpClient};
 use super::outcomes::{Verdict, by_status, detail, retry_after, without_answer, word};
-use super::whatsapp_codes;
+use super::whatsapp_codes::{self, CodeRow};
 use crate::config::whatsapp::WhatsAppSettings;
 use crate::domain::message::RenderedWhatsAppTemplate;
 use crate::domain::template::WhatsAppButtonKind;
@@ -92,7 +92,7 @@ impl Provider for WhatsApp {
             Ok(ErrorBody { error }) => {
                 let said = printable(error.message.as_deref().unwrap_or_default());
                 let code = error.code.map_or_else(|| "no code".into(), |code| code.to_string());
-                let meaning = error.code.and_then(whatsapp_codes::row).map_or("an unknown code", |row| row.meaning);
+                let meaning = error.row().map_or("an unknown code", |row| row.meaning);
                 format!("WhatsApp answered {} with code {code} ({meaning}): {said}", answer.status.as_u16())
             }
             Err(_) => format!("not WhatsApp's answer: status {}, is base_url right?", answer.status.as_u16()),
@@ -166,7 +166,7 @@ fn outcome(answer: &HttpAnswer) -> Outcome {
     }
     let error = serde_json::from_slice::<ErrorBody>(&answer.body).ok().map(|body| body.error);
     let code = error.as_ref().and_then(|error| error.code);
-    let verdict = match (code.and_then(whatsapp_codes::row), &error) {
+    let verdict = match (error.as_ref().and_then(MetaError::row), &error) {
         (Some(row), _) => row.verdict,
         // Meta itself says that the same request may succeed later.
         (None, Some(error)) if error.is_transient && !answer.status.is_success() => Verdict::Transient,
@@ -275,9 +275,19 @@ struct ErrorBody {
 #[derive(Deserialize)]
 struct MetaError {
     code: Option<i64>,
+    error_subcode: Option<i64>,
     message: Option<String>,
     #[serde(default)]
     is_transient: bool,
+}
+
+impl MetaError {
+    fn row(&self) -> Option<&'static CodeRow> {
+        // The Graph API says "no such object" as a subcode of "wrong parameter". It is the number's id that is wrong,
+        // not the message.
+        let code = if (self.code, self.error_subcode) == (Some(100), Some(33)) { Some(33) } else { self.code };
+        whatsapp_codes::row(code?)
+    }
 }
 
 #[derive(Deserialize)]
@@ -394,6 +404,8 @@ mod tests {
             assert!(matches!(outcome, Outcome::Permanent { reason: PermanentReason::Recipient, .. }), "{status}");
             assert_eq!(outcome.error().map(|error| &*error.code), Some("131026"));
         }
+        let no_such_number = answered(400, r#"{"error":{"code":100,"error_subcode":33}}"#);
+        assert!(matches!(no_such_number, Outcome::ChannelDown { reason: DownReason::Config, .. }));
         let unknown = |extra: &str| format!(r#"{{"error":{{"code":999999{extra}}}}}"#);
         assert!(matches!(answered(400, &unknown("")), Outcome::Permanent { reason: PermanentReason::Content, .. }));
         assert!(matches!(answered(401, &unknown("")), Outcome::ChannelDown { reason: DownReason::Auth, .. }));

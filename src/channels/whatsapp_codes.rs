@@ -46,6 +46,8 @@ pub const CODES: &[CodeRow] = &[
     one(190, ChannelDown(Auth), "the token has expired"),
     CodeRow { first: 200, last: 299, verdict: ChannelDown(Auth), meaning: "permission not granted or removed" },
     one(368, ChannelDown(Suspended), "the account is restricted for violating a policy"),
+    // The Graph API's own; seen, not in WhatsApp's list.
+    one(2500, ChannelDown(Config), "the path is unknown: base_url or api_version is wrong"),
     one(131005, ChannelDown(Auth), "permission not granted or removed"),
     one(131031, ChannelDown(Suspended), "the account is locked"),
     one(131037, ChannelDown(Config), "the number's display name is not approved"),
