@@ -5,6 +5,9 @@
 //! domain`.
 
 pub mod channels;
+pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod limits;
+pub mod simulator;
 pub mod store;

@@ -4,9 +4,24 @@
 //! and so what to do next; it decides from the provider's published tables (kept as data) and never acts on it:
 //! retries, pauses and records are `delivery`'s.
 
+pub mod accounts;
+mod endpoint;
+pub mod http_client;
+pub mod outcomes;
+pub mod telegram;
+pub mod telegram_codes;
+pub mod whatsapp;
+pub mod whatsapp_codes;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use accounts::{Accounts, UnknownAccount};
+pub use endpoint::ConfigProblem;
+pub use http_client::HttpClient;
+pub use telegram::Telegram;
+pub use whatsapp::WhatsApp;
 
 use crate::domain::{AccountRef, Outcome, OutgoingMessage};
 

@@ -1,0 +1,190 @@
+//! Budgets of provider accounts: how fast, how much in a day, and what has to rest.
+//!
+//! A [`Budget`] is local to the process and knows no I/O. Whoever sends asks it first: [`Budget::take`] reserves one
+//! message or says how long to wait, [`Budget::acquire`] waits. Afterwards it is told how it went
+//! ([`throttled`](Budget::throttled), [`succeeded`](Budget::succeeded)). Time is passed in, so every wait can be
+//! tested without waiting. A message that was reserved and then not sent stays counted: the safe side.
+
+mod day;
+mod line;
+mod pauses;
+mod rate;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use self::day::DayWindow;
+use self::line::Lines;
+use self::pauses::Pauses;
+pub use self::pauses::ScopeRule;
+use self::rate::Rate;
+use crate::config::limits::LimitSettings;
+use crate::domain::{Recipient, ThrottleScope};
+
+/// Who asks: somebody who waits for the answer, or the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Direct,
+    Queued,
+}
+
+/// A recipient as the budget remembers it: a hash, so that no address is kept here. Should two ever share one, a
+/// pause of one is a pause of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RecipientKey(pub u64);
+
+/// The answer to [`Budget::take`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// One message is reserved: send it.
+    Now,
+    /// Nothing is reserved. Before this much time asking again is pointless, and later others may have been faster.
+    Later { wait: Duration, reason: WaitReason },
+}
+
+/// What stands in the way longest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    Rate,
+    Day,
+    /// The account or its sender was throttled.
+    AccountPaused,
+    RecipientPaused,
+}
+
+/// [`Budget::acquire`] cannot be granted by the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the account's limit leaves no room before the deadline")]
+pub struct Busy {
+    pub retry_after: Duration,
+    pub reason: WaitReason,
+}
+
+/// What rests after a throttled answer. The scope may be wider than the answer's, see [`ScopeRule`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub scope: ThrottleScope,
+    pub until: Instant,
+}
+
+/// The budget of one account in this process.
+#[derive(Debug)]
+pub struct Budget {
+    origin: Instant,
+    // Held for some 100 ns, never over an await.
+    state: Mutex<State>,
+    /// Whether a success has anything to reset. Spares the lock on every send of a quiet account; a stale reading
+    /// only delays the reset to the next success.
+    is_troubled: AtomicBool,
+    lines: Lines,
+}
+
+#[derive(Debug)]
+struct State {
+    rate: Rate,
+    day: Option<DayWindow>,
+    pauses: Pauses,
+}
+
+impl Budget {
+    pub fn new(settings: &LimitSettings, scope_rule: ScopeRule, now: Instant) -> Self {
+        let state = State {
+            rate: Rate::new(settings),
+            day: settings.per_day.map(DayWindow::new),
+            pauses: Pauses::new(scope_rule),
+        };
+        Budget { origin: now, state: Mutex::new(state), is_troubled: AtomicBool::new(false), lines: Lines::default() }
+    }
+
+    /// Reserves one message to `recipient`, or tells how long until one might be free.
+    pub fn take(&self, lane: Lane, recipient: RecipientKey, now: Instant) -> Permit {
+        let direct_waits = lane == Lane::Queued && self.lines.is_waiting(Lane::Direct);
+        let now = self.nanos(now);
+        let mut state = self.state();
+        let waits = [
+            (state.pauses.whole_until().saturating_sub(now), WaitReason::AccountPaused),
+            (state.pauses.recipient_until(recipient).saturating_sub(now), WaitReason::RecipientPaused),
+            (state.day.as_mut().map_or(0, |day| day.wait(now)), WaitReason::Day),
+            (state.rate.wait(lane, now), WaitReason::Rate),
+            // Somebody stands there and waits for what would be taken here.
+            (if direct_waits { state.rate.interval(Lane::Direct) } else { 0 }, WaitReason::Rate),
+        ];
+        // The first of the longest: with nothing to wait for, the first.
+        let (wait, reason) = waits.into_iter().rev().max_by_key(|(wait, _)| *wait).unwrap_or((0, WaitReason::Rate));
+        if wait > 0 {
+            return Permit::Later { wait: Duration::from_nanos(wait), reason };
+        }
+        state.rate.take(lane, now);
+        if let Some(day) = &mut state.day {
+            day.take(now);
+        }
+        Permit::Now
+    }
+
+    /// Counts what already left within the last 24 hours, so that a restart does not begin a new day.
+    pub fn remember_sent(&self, count: u64, ago: Duration, now: Instant) {
+        let now = self.nanos(now);
+        if let Some(day) = &mut self.state().day {
+            day.add(now, now.saturating_sub(nanos_of(ago)), count);
+        }
+    }
+
+    /// A send was throttled: `scope` rests for `step`, or longer where it was not the first time. Tells what rests.
+    pub fn throttled(&self, scope: ThrottleScope, recipient: RecipientKey, step: Duration, now: Instant) -> Pause {
+        let (scope, until) = {
+            let mut state = self.state();
+            // Set under the lock, so that no success between finds it unset.
+            self.is_troubled.store(true, Ordering::Relaxed);
+            state.pauses.throttled(scope, recipient, nanos_of(step), self.nanos(now))
+        };
+        Pause { scope, until: self.instant(until) }
+    }
+
+    /// A send was accepted: the next throttle starts from its first step again. Ends no pause.
+    pub fn succeeded(&self, recipient: RecipientKey, now: Instant) {
+        if !self.is_troubled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.state();
+        let is_troubled = state.pauses.succeeded(recipient, self.nanos(now));
+        self.is_troubled.store(is_troubled, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic half-way through a change that matters.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The budget's own time scale. It begins two days before the budget, so that yesterday is on it.
+    fn nanos(&self, at: Instant) -> u64 {
+        ORIGIN_NANOS.saturating_add(nanos_of(at.saturating_duration_since(self.origin)))
+    }
+
+    fn instant(&self, nanos: u64) -> Instant {
+        self.origin + Duration::from_nanos(nanos.saturating_sub(ORIGIN_NANOS)).min(FAR_AWAY)
+    }
+}
+
+/// Where `origin` lies on the budget's own time scale.
+const ORIGIN_NANOS: u64 = 2 * day::WINDOW;
+/// An [`Instant`] further away may not be representable.
+const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+impl RecipientKey {
+    pub fn of(recipient: &Recipient) -> Self {
+        let mut hasher = DefaultHasher::new();
+        recipient.hash(&mut hasher);
+        RecipientKey(hasher.finish())
+    }
+}
+
+fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

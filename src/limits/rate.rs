@@ -1,0 +1,117 @@
+//! Messages per second, with bursts: the generic cell rate algorithm, and its split between the lanes.
+//!
+//! Times are nanoseconds on the budget's own scale.
+
+use super::Lane;
+use crate::config::limits::LimitSettings;
+
+/// Queued messages always keep at least a twentieth of the rate; a share of 1 would silence them for ever.
+pub(super) const LARGEST_DIRECT_SHARE: f64 = 0.95;
+/// A rate of nothing, or less, is read as one message a day.
+const SLOWEST_PER_SECOND: f64 = 1.0 / 86_400.0;
+
+/// At most `burst + t × rate` messages in any time `t`: exact, with one number of state.
+#[derive(Debug)]
+struct Bucket {
+    interval: u64,
+    /// How far `due` may lie ahead of now: `(burst − 1) × interval`.
+    tolerance: u64,
+    /// When the bucket would be full again.
+    due: u64,
+}
+
+impl Bucket {
+    fn new(per_second: f64, burst: f64) -> Self {
+        // Rounded to the slow side, so that the rate is kept and not nearly kept.
+        let interval = (1e9 / per_second).ceil();
+        Bucket { interval: interval as u64, tolerance: ((burst - 1.0) * interval) as u64, due: 0 }
+    }
+
+    /// How long until there is room; nothing means now.
+    fn wait(&self, now: u64) -> u64 {
+        self.due.saturating_sub(self.tolerance).saturating_sub(now)
+    }
+
+    fn take(&mut self, now: u64) {
+        self.due = self.due.max(now).saturating_add(self.interval);
+    }
+
+    /// How many could leave until `at`, were nobody else to take any.
+    fn room_until(&self, now: u64, at: u64) -> u64 {
+        match at.saturating_add(self.tolerance).checked_sub(self.due.max(now)) {
+            Some(spare) => spare / self.interval + 1,
+            None => 0,
+        }
+    }
+}
+
+/// The rate of an account, split so that neither lane can take the other's due.
+///
+/// Two buckets share out rate and burst: direct sends have one for themselves, everything may use the other. So
+/// queued ones can never use more than their share, direct ones always find theirs, and both together never exceed
+/// the whole. A burst too small to be shared out (a part below one message) is rounded up in both and kept by a third
+/// bucket over them; a direct send may then wait for the time of one message.
+#[derive(Debug)]
+pub(super) struct Rate {
+    shared: Bucket,
+    direct: Option<Bucket>,
+    whole: Option<Bucket>,
+}
+
+impl Rate {
+    pub(super) fn new(settings: &LimitSettings) -> Self {
+        // `max` also turns NaN into a number; `clamp` would not.
+        let per_second = settings.per_second.max(SLOWEST_PER_SECOND);
+        let share = settings.direct_share.max(0.0).clamp(0.0, LARGEST_DIRECT_SHARE);
+        let burst = f64::from(settings.burst.max(1));
+        let part = |share: f64| Bucket::new(per_second * share, (burst * share).max(1.0));
+        let is_rounded = burst * share < 1.0 || burst * (1.0 - share) < 1.0;
+        Rate {
+            shared: part(1.0 - share),
+            direct: (share > 0.0).then(|| part(share)),
+            whole: (share > 0.0 && is_rounded).then(|| Bucket::new(per_second, burst)),
+        }
+    }
+
+    pub(super) fn wait(&self, lane: Lane, now: u64) -> u64 {
+        let shared = self.shared.wait(now);
+        let part = match (lane, &self.direct) {
+            (Lane::Direct, Some(direct)) => direct.wait(now).min(shared),
+            (Lane::Direct, None) | (Lane::Queued, _) => shared,
+        };
+        part.max(self.whole.as_ref().map_or(0, |whole| whole.wait(now)))
+    }
+
+    /// Only after [`wait`](Rate::wait) said nothing.
+    pub(super) fn take(&mut self, lane: Lane, now: u64) {
+        if let Some(whole) = &mut self.whole {
+            whole.take(now);
+        }
+        match (lane, &mut self.direct) {
+            // Its own part first: what it leaves of the other is there for the queue.
+            (Lane::Direct, Some(direct)) if direct.wait(now) == 0 => direct.take(now),
+            (Lane::Direct | Lane::Queued, _) => self.shared.take(now),
+        }
+    }
+
+    /// How many of this lane could leave until `at`, were nobody else to take any.
+    pub(super) fn room_until(&self, lane: Lane, now: u64, at: u64) -> u64 {
+        let direct = match lane {
+            Lane::Direct => self.direct.as_ref().map_or(0, |direct| direct.room_until(now, at)),
+            Lane::Queued => 0,
+        };
+        let parts = direct.saturating_add(self.shared.room_until(now, at));
+        self.whole.as_ref().map_or(parts, |whole| whole.room_until(now, at).min(parts))
+    }
+
+    /// The time of one message of this lane when nothing is left of any burst.
+    pub(super) fn interval(&self, lane: Lane) -> u64 {
+        match (lane, &self.direct) {
+            (Lane::Direct, Some(direct)) => {
+                let (own, shared) = (direct.interval as f64, self.shared.interval as f64);
+                (own * shared / (own + shared)) as u64
+            }
+            (Lane::Direct, None) | (Lane::Queued, _) => self.shared.interval,
+        }
+    }
+}

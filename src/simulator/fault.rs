@@ -1,0 +1,75 @@
+//! What can go wrong between a provider and us, and whether the message was taken all the same.
+//!
+//! The simulator has always read a request before it decides on a fault, since only the body says whom it is for.
+//! What a client sees is the same.
+
+use serde::{Deserialize, Serialize};
+
+/// One way for a request to end without a proper answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The connection is reset (RST) as if nobody had read the request. Not taken.
+    ResetBeforeRead,
+    /// The request is read, then the connection is reset (RST). **Taken.**
+    ResetAfterRead,
+    /// The request is read, then the connection is closed in order (FIN) without an answer. **Taken.**
+    CloseAfterRead,
+    /// The request is read and never answered; the connection stays until the client leaves. **Taken.**
+    Hang,
+    /// 200 whose body is not JSON. **Taken.**
+    #[serde(rename = "rubbish_200")]
+    Rubbish200,
+    /// 200 whose body goes on and on: [`ENDLESS_BODY_BYTES`] in pieces, then the connection closes. **Taken.**
+    EndlessBody,
+    /// The proper answer, its head written byte by byte with [`SLOW_HEADER_PAUSE`] between them. **Taken.**
+    SlowHeaders,
+    /// 502 with a proxy's HTML page. Not taken, unless set otherwise (`"taken": true`).
+    BadGateway,
+    /// 500 with the provider's own error JSON. Not taken.
+    ServerErrorJson,
+    /// 302 to another path. Not taken.
+    Redirect,
+}
+
+impl FaultKind {
+    /// Whether the message counts as taken.
+    pub const fn takes(self) -> bool {
+        match self {
+            FaultKind::ResetAfterRead
+            | FaultKind::CloseAfterRead
+            | FaultKind::Hang
+            | FaultKind::Rubbish200
+            | FaultKind::EndlessBody
+            | FaultKind::SlowHeaders => true,
+            FaultKind::ResetBeforeRead | FaultKind::BadGateway | FaultKind::ServerErrorJson | FaultKind::Redirect => {
+                false
+            }
+        }
+    }
+
+    /// The name in scenarios and figures.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::ResetBeforeRead => "reset_before_read",
+            FaultKind::ResetAfterRead => "reset_after_read",
+            FaultKind::CloseAfterRead => "close_after_read",
+            FaultKind::Hang => "hang",
+            FaultKind::Rubbish200 => "rubbish_200",
+            FaultKind::EndlessBody => "endless_body",
+            FaultKind::SlowHeaders => "slow_headers",
+            FaultKind::BadGateway => "bad_gateway",
+            FaultKind::ServerErrorJson => "server_error_json",
+            FaultKind::Redirect => "redirect",
+        }
+    }
+}
+
+/// How much an endless body sends before it gives up: far more than any answer a client should read.
+pub const ENDLESS_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// One piece of an endless body.
+pub(super) const ENDLESS_BODY_PIECE_BYTES: usize = 4 * 1024;
+/// Between two pieces: about ten seconds for the whole.
+pub(super) const ENDLESS_BODY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+/// Between two bytes of a slow head: some seconds for the whole.
+pub const SLOW_HEADER_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);

@@ -1,0 +1,4 @@
+//! What every implementation of a seam promises, one named test per promise.
+
+mod http_client;
+mod provider;
