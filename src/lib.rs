@@ -7,3 +7,4 @@
 pub mod channels;
 pub mod config;
 pub mod domain;
+pub mod templates;
