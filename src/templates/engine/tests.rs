@@ -1,0 +1,391 @@
+//! What rendering promises, and what hostile templates may not do.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::domain::template::{WhatsAppButton, WhatsAppButtonKind};
+
+fn engine() -> Engine {
+    Engine::new(Limits::default())
+}
+
+fn text(source: &str) -> TemplateBody {
+    TemplateBody { text: Some(source.into()), ..TemplateBody::default() }
+}
+
+fn html(source: &str) -> TemplateBody {
+    TemplateBody { telegram_html: Some(source.into()), ..TemplateBody::default() }
+}
+
+fn rendered(source: &str, data: &Json) -> Result<String, RenderError> {
+    match engine().preview(&text(source), Channel::Sms, data)? {
+        Content::Text(text) => Ok(text),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn telegram(source: &str, data: &Json) -> Result<String, RenderError> {
+    match engine().preview(&html(source), Channel::Telegram, data)? {
+        Content::TelegramHtml(html) => Ok(html),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_channel_decides_what_is_used() {
+    let body = TemplateBody {
+        text: Some("text {{ n }}".into()),
+        telegram_html: Some("<b>{{ n }}</b>".into()),
+        whatsapp_template: Some(WhatsAppTemplate {
+            name: "new_lead".into(),
+            language: "ru".into(),
+            header: vec!["{{ n }}".into()],
+            body: vec!["строка\n\tдва     {{ n }}".into()],
+            buttons: vec![WhatsAppButton { index: 1, kind: WhatsAppButtonKind::Url, value: "lead/{{ n }}".into() }],
+            ..WhatsAppTemplate::default()
+        }),
+        ..TemplateBody::default()
+    };
+    let data = json!({ "n": 7 });
+    let render = |body: &TemplateBody, channel| engine().preview(body, channel, &data);
+    assert_eq!(render(&body, Channel::Telegram), Ok(Content::TelegramHtml("<b>7</b>".into())));
+    assert_eq!(render(&body, Channel::Sms), Ok(Content::Text("text 7".into())));
+    let Ok(Content::WhatsAppTemplate(approved)) = render(&body, Channel::WhatsApp) else { panic!("not approved") };
+    assert_eq!((approved.header, approved.body), (vec!["7".to_owned()], vec!["строка два 7".to_owned()]));
+    assert_eq!(approved.buttons, vec![(1, WhatsAppButtonKind::Url, "lead/7".to_owned())]);
+
+    assert_eq!(render(&text("t"), Channel::WhatsApp), Ok(Content::Text("t".into())));
+    assert_eq!(render(&text("t"), Channel::Telegram), Ok(Content::Text("t".into())));
+    assert_eq!(render(&html("t"), Channel::Email), Err(RenderError::NoBody { channel: Channel::Email }));
+    assert_eq!(
+        engine().preview(&text("t"), Channel::Sms, &json!([1])),
+        Err(RenderError::NotAnObject),
+        "data is an object"
+    );
+}
+
+#[test]
+fn a_missing_value_is_named_with_its_place() {
+    let data = json!({ "deal": { "title": "x", "sum": null }, "items": [1, null], "nothing": null });
+    for (source, variable, line, column) in [
+        ("Сделка {{ deal.amount }}", "deal.amount", 1, 11),
+        ("a\n  {{ deal.amount | upper }}", "deal.amount", 2, 20),
+        ("{{ lead.owner.name }}", "lead", 1, 4),
+        ("{{ deal.a.b }}", "deal.a", 1, 4),
+        ("{{ items[7] }}", "items[7]", 1, 4),
+        ("{{ items[1] }}", "items[1]", 1, 4),
+        ("{% for row in rows %}{{ row }}{% endfor %}", "rows", 1, 15),
+        ("{% set a = zzz %}\n{{ a }}", "zzz", 2, 4),
+        ("{{ 1 + deal.amount }}", "deal.amount", 1, 4),
+        ("{{ 'x' + deal.amount }}", "deal.amount", 1, 4),
+        ("{{ nothing }}", "nothing", 1, 4),
+        ("{{ deal.sum }}", "deal.sum", 1, 4),
+        ("{{ deal['the sum'] }}", "deal['the sum']", 1, 4),
+    ] {
+        let error = rendered(source, &data).expect_err(source);
+        let place = error.place().cloned().expect("has a place");
+        assert_eq!(
+            (error.variable(), place.part.as_str(), place.line, place.column),
+            (Some(variable), "/text", line, column),
+            "{source}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_value_may_be_tested_and_defaulted() {
+    let data = json!({ "deal": {}, "nothing": null });
+    for (source, expected) in [
+        ("{% if name %}x{% else %}y{% endif %}", "y"),
+        ("{% if deal.amount %}x{% else %}y{% endif %}", "y"),
+        ("{{ name | default('друг') }}", "друг"),
+        ("{{ nothing | default('друг') }}", "друг"),
+        ("a{{ name if name }}", "a"),
+        ("{% if nothing is defined %}x{% else %}y{% endif %}", "y"),
+    ] {
+        assert_eq!(rendered(source, &data).as_deref(), Ok(expected), "{source}");
+    }
+}
+
+#[test]
+fn values_print_as_people_write_them() {
+    let data = json!({ "t": true, "n": 150_000, "f": 0.5, "list": [1, 2], "deal": { "a": 1 } });
+    assert_eq!(
+        rendered("{{ t }} {{ n }} {{ f }} {{ list | join(', ') }}", &data).as_deref(),
+        Ok("true 150000 0.5 1, 2")
+    );
+    insta::assert_snapshot!(rendered("{{ deal }}", &data).expect_err("a record"), @"a map is no text: use `| join(', ')`, a loop, or one of its fields (/text, line 1, column 4)");
+    insta::assert_snapshot!(rendered("x\n {{ n / 0 }}", &data).expect_err("by zero"), @"unable to calculate 150000 / 0 (/text, line 2, column 5)");
+}
+
+#[test]
+fn a_value_is_never_code() {
+    for value in ["{{ 7*7 }}", "{% if x %}", "{# no #}", "${7*7}", "{{ name }}"] {
+        let data = json!({ "name": value });
+        assert_eq!(rendered("{{ name }}", &data).as_deref(), Ok(value));
+        assert_eq!(rendered("{% set x = name %}{{ x + '' }}", &data).as_deref(), Ok(value));
+    }
+}
+
+#[test]
+fn nothing_switches_escaping_off() {
+    let data = json!({ "name": "<b>&\"'" });
+    let escaped = "&lt;b&gt;&amp;&quot;&#39;";
+    for source in [
+        "{{ name }}",
+        "{{ name | e }}",
+        "{{ '' + name }}",
+        "{{ name | default('x') }}",
+        "{% set x %}{{ name }}{% endset %}{{ x }}",
+        "{{ name | replace('zz', '<i>') }}",
+        "{{ ([''] | first) + name }}",
+    ] {
+        let html = telegram(source, &data).expect(source);
+        assert!(!html.contains('<') && !html.contains("\"'"), "{source}: {html}");
+    }
+    assert_eq!(telegram("{{ name }}", &data).as_deref(), Ok(escaped));
+    for source in [
+        "{{ name | safe }}",
+        "{{ [name] | map('safe') | join }}",
+        "{% autoescape false %}{{ name }}{% endautoescape %}",
+    ] {
+        assert!(telegram(source, &data).is_err(), "{source} passed");
+    }
+    assert!(matches!(
+        telegram("{{ names | map('safe') | join }}", &json!({ "names": ["<b>"] })),
+        Err(RenderError::Failed { .. })
+    ));
+}
+
+/// Reads Telegram's HTML back: the text, and the tags in it.
+fn read_back(html: &str) -> (String, Vec<String>) {
+    let (mut text, mut tags, mut rest) = (String::new(), Vec::new(), html);
+    while let Some(c) = rest.chars().next() {
+        if c == '<' {
+            let end = rest.find('>').expect("a tag ends");
+            tags.push(rest[1..end].to_owned());
+            rest = &rest[end + 1..];
+        } else if c == '&' {
+            let end = rest.find(';').expect("an entity ends");
+            text.push_str(match &rest[1..end] {
+                "lt" => "<",
+                "gt" => ">",
+                "amp" => "&",
+                "quot" => "\"",
+                "#39" => "'",
+                other => panic!("entity {other}"),
+            });
+            rest = &rest[end + 1..];
+        } else {
+            text.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    (text, tags)
+}
+
+proptest! {
+    /// Whatever a contact is called, Telegram shows exactly that, in bold, and nothing else happens.
+    #[test]
+    fn a_name_in_html_reads_back_as_itself(name in "(\\PC|[<>&;\"'/{}%#]){1,60}") {
+        prop_assume!(!is_blank(&name));
+        let expected = without_controls(name.clone());
+        let html = telegram("<b>{{ name }}</b>", &json!({ "name": name })).expect("renders");
+        prop_assert_eq!(telegram_html_units(&html), utf16_units(&expected));
+        prop_assert_eq!(read_back(&html), (expected, vec!["b".to_owned(), "/b".to_owned()]));
+    }
+
+    /// No source and no data make the engine panic, and what it refuses before saving it refuses when rendering.
+    #[test]
+    fn any_source_ends(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "{{ ", " }}", "{% ", " %}", "if ", "else", "elif ", "endif", "for x in ", "endfor", "set x = ", "x", "y.z", "[", "]",
+        "(", ")", "'a'", "1", "-", "not ", "|upper", "|join", "|map('list')", "*", "+", ",", ":", "{", "}", "текст ", "{#", "#}",
+        "|default(1)", " in ", " is defined", ".x", "**", "|sort", "|items", "loop.cycle(", "|format(", "%s", "|replace(",
+    ]), 0..40)) {
+        let source = pieces.concat();
+        let checked = engine().check(&text(&source));
+        let made = rendered(&source, &json!({ "x": [1, "два", { "x": [3] }], "y": { "z": "v" } }));
+        prop_assert!(checked.is_ok() || made.is_err());
+        prop_assert_eq!(matches!(made, Err(RenderError::Broken(_))), checked.is_err() && !source.trim().is_empty());
+    }
+}
+
+#[test]
+fn too_long_for_the_channel_says_by_how_much() {
+    let too_long = |channel, limit, length| {
+        Err(RenderError::TooLong {
+            part: if channel == Channel::Telegram { "/telegramHtml" } else { "/text" }.into(),
+            channel,
+            limit,
+            length,
+        })
+    };
+    let whatsapp = |source: &str| engine().preview(&text(source), Channel::WhatsApp, &json!({}));
+    assert!(whatsapp("{{ 'ы' * 4096 }}").is_ok());
+    assert_eq!(whatsapp("{{ 'ы' * 4097 }}"), too_long(Channel::WhatsApp, 4096, 4097));
+    let telegram = |source: &str| engine().preview(&html(source), Channel::Telegram, &json!({}));
+    assert!(telegram("<b>{{ '<' * 4096 }}</b>").is_ok(), "entities count as what they stand for");
+    assert_eq!(telegram("{{ '😀' * 2049 }}"), too_long(Channel::Telegram, 4096, 4098));
+    assert!(matches!(rendered("{{ 'x' * 70000 }}", &json!({})), Err(RenderError::TooBig { limit_bytes: 65536, .. })));
+    assert!(matches!(rendered(" {{ '\u{0}' }}\n", &json!({})), Err(RenderError::Empty { .. })));
+}
+
+#[test]
+fn compiled_versions_are_kept_and_bounded() {
+    let engine = engine();
+    let template = |version: i32| Template {
+        id: TemplateId::parse("t").expect("a name"),
+        version: TemplateVersion(version),
+        body: Arc::new(text(&format!("v{version}"))),
+    };
+    for version in 1..=1_100 {
+        let made = engine.render(&template(version), Channel::Sms, &json!({}));
+        assert_eq!(made, Ok(Content::Text(format!("v{version}"))));
+    }
+    let cache = engine.compiled.load();
+    assert_eq!(cache.entries.len(), limits::COMPILED_TEMPLATES);
+    let kept = |version| cache.entries.contains_key(&(template(0).id, TemplateVersion(version)));
+    assert!(kept(1_100) && !kept(1), "the oldest goes first");
+}
+
+/// Runs where an async worker would: on a 2 MiB stack.
+fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(work).expect("a thread starts");
+    thread.join().expect("it survives");
+}
+
+#[test]
+fn hostile_templates_end_in_an_error() {
+    let many = |piece: &str, times: usize| piece.repeat(times);
+    let around = |open: &str, middle: &str, close: &str, times| many(open, times) + middle + &many(close, times);
+    let sources = vec![
+        "{{ 'x' * 2000000000 }}".to_owned(),
+        "{{ rows * 2000000000 }}".to_owned(),
+        "{{ ((rows * 1000000) * 1000000) | join }}".to_owned(),
+        "{{ (texts * 1000) | join }}".to_owned(),
+        many("{% set rows = rows + rows %}", 60) + "x",
+        format!("{}{{{{ x }}}}", "{% set x = 'xx' %}".to_owned() + &many("{% set x = x + x %}", 60)),
+        around("{% for a in rows %}", "{{ a }}", "{% endfor %}", 10),
+        around("{% for a in rows %}", "", "{% endfor %}", 16) + "{{ x",
+        around("{% if x %}", "", "{% endif %}", 5_000),
+        around("{{ (", "1", ") }}", 20_000),
+        format!("{{{{ {}1 }}}}", many("not ", 15_000)),
+        format!("{{{{ {}1 }}}}", many("-", 60_000)),
+        format!("{{{{ 1{} }}}}", many("+1", 30_000)),
+        format!("{{{{ x{} }}}}", many("|upper", 10_000)),
+        format!("{{{{ x{} }}}}", many(".a", 30_000)),
+        format!("{{{{ x{} }}}}", many("[0]", 20_000)),
+        format!("{{{{ x{} }}}}", many(" if 1 else x", 5_000)),
+        format!("{{% set {}a{} = 1 %}}", many("(", 5_000), many(")", 5_000)),
+        "{{ range(100000000) | list | length }}".to_owned(),
+        "{% for i in range(100000000) %}{% endfor %}".to_owned(),
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+        "{% for i in rows recursive %}{{ loop(rows) }}{% endfor %}".to_owned(),
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}".to_owned(),
+        format!("{}{{{{ x }}}}", "{% set x = [1] %}".to_owned() + &many("{% set x = [x, x] %}", 60)),
+        "{{ 1 | tojson(indent=1000000000) }}".to_owned(),
+        "{{ rows | batch(1000000000, 'x') }}".to_owned(),
+        "{{ 'x\ny' | indent(2000000000) }}".to_owned(),
+        "{{ '%2000000000d' | format(1) }}".to_owned(),
+        "{{ 10 ** 1000000000 }}".to_owned(),
+        "{% set a = 'a' * 100000 %}{{ a | replace('a', a) | length }}".to_owned(),
+        "{% set a = 'a' * 100000 %}{{ a | join(a) | length }}".to_owned(),
+        "{{ rows | map('map', 'batch', 2) | list }}".to_owned(),
+    ];
+    // The longest list that can be made for nothing; every way to use it has to end.
+    let grown = [
+        "{{ x | string }}",
+        "{{ x | join }}",
+        "{{ x }}",
+        "{{ x | upper }}",
+        "{{ x | list | length }}",
+        "{{ x | sort | first }}",
+        "{{ x | sum }}",
+        "{{ x | max }}",
+        "{{ x | unique | length }}",
+        "{{ x | reverse | first }}",
+        "{{ x | urlencode }}",
+        "{{ x | map('string') | list | first }}",
+        "{{ x | map('upper') | join }}",
+        "{{ x | select | list | first }}",
+        "{{ -1 in x }}",
+        "{% for y in x %}{% if y > 1000 %}{% endif %}{% endfor %}y",
+        "{{ '%s' | format(x) }}",
+        "{{ x | escape }}",
+        "{{ x + 1 }}",
+        "{{ x / 0 }}",
+        "{{ -x }}",
+        "{{ x ** 2 }}",
+        "{{ x | replace('a', 'b') }}",
+        "{{ x | split }}",
+        "{{ x | trim }}",
+        "{{ x | int }}",
+        "{{ x | round }}",
+        "{{ x | items | list }}",
+        "{{ x | dictsort }}",
+        "{{ x | title }}",
+        "{{ x is startingwith 'a' }}",
+        "{{ x | d('a') | lower }}",
+        "{{ 'a' | replace('a', x) }}",
+        "{{ 'a' | join(x) }}",
+        "{{ rows[x] }}",
+        "{{ x | last }}",
+        "{{ x * 3 }}",
+        "{{ x | min }}",
+        "{{ x | map('join') | list }}",
+        "{{ 'abc'[x] }}",
+        "{{ 'abc' | trim(x) }}",
+        "{{ 1 | round(x) }}",
+        "{{ x | lines }}",
+        "{{ x[:] | list }}",
+        "{{ x | rejectattr('a') | list }}",
+        "{{ 1 | d(x) | string | e }}{{ x | e }}",
+        "{{ 'a' in x }}",
+    ];
+    let grow = "{% set x = rows * 100000 %}".to_owned() + &many("{% set x = x + x %}", limits::ADDITIONS);
+    let sources: Vec<String> = sources.into_iter().chain(grown.iter().map(|end| grow.clone() + end)).collect();
+    on_a_small_stack(move || {
+        let rows: Vec<u32> = (0..100).collect();
+        let texts = vec!["x".repeat(10_000); 100];
+        let data = json!({ "rows": rows, "x": 1, "texts": texts });
+        for source in sources {
+            let started = std::time::Instant::now();
+            let outcome = rendered(&source, &data);
+            let shown: String = source.chars().rev().take(80).collect::<Vec<_>>().into_iter().rev().collect();
+            assert!(outcome.is_err(), "{shown} rendered");
+            // Far above what any takes unoptimised on a busy machine; an unbounded one would take minutes.
+            assert!(started.elapsed().as_secs() < 5, "{shown} took {:?}", started.elapsed());
+        }
+    });
+}
+
+/// The largest of everything that the limits let through, on the stack it will have.
+#[test]
+fn the_limits_keep_the_stack() {
+    let many = |piece: &str, times: usize| piece.repeat(times);
+    let sources = vec![
+        format!("{{{{ {}1 }}}}", many("not ", 199)),
+        format!("{{{{ {}1 }}}}", many("-", 199)),
+        format!("{{{{ 1{} }}}}", many("*1", 99)),
+        format!("{{{{ x{} }}}}", many("|string", 99)),
+        format!("{{{{ x{} }}}}", many(" if 1 else x", 49)),
+        format!("{{% if x %}}{}{{% endif %}}x", many("{% elif x %}", 490)),
+        format!("{}{}{}x", many("{% if x %}", 16), many("{% elif x %}", 440), many("{% endif %}", 16)),
+        format!("{}{{{{ rows | length }}}}", many("{% set rows = rows[:] %}", 220)),
+        format!("{}{{{{ rows | length }}}}", many(&format!("{{% set rows = rows{} %}}", many("[:]", 60)), 10)),
+        format!("{}{{{{ rows | length }}}}", many(&format!("{{% set rows = rows{} %}}", many("|map('list')", 30)), 10)),
+        format!("{}{{{{ rows | length }}}}", many(&format!("{{% set rows = rows{} %}}", many("|reverse", 90)), 10)),
+        format!("{}{{{{ x | length }}}}", "{% set x = 'x' %}".to_owned() + &many("{% set x = x * 2 | upper %}", 190)),
+    ];
+    on_a_small_stack(move || {
+        let data = json!({ "rows": [1, 2], "x": 1 });
+        for source in sources {
+            let started = std::time::Instant::now();
+            let broken = matches!(rendered(&source, &data), Err(RenderError::Broken(_)));
+            let shown: String = source.chars().take(80).collect();
+            assert!(!broken, "{shown}: {:?}", rendered(&source, &data));
+            assert!(started.elapsed().as_secs() < 5, "{shown} took {:?}", started.elapsed());
+        }
+    });
+}

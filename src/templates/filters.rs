@@ -1,0 +1,87 @@
+//! Filters that make text, held to plain values.
+//!
+//! A list added to itself sixty times costs nothing until it is turned into text, and then minijinja works for years
+//! before it asks for fuel. So whatever turns values into text refuses lists and records here; `~`, which does it too,
+//! is left out of the language.
+
+use minijinja::value::{Kwargs, Rest, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+
+/// Items and bytes that `join` takes together; no channel takes a longer message.
+const JOINED_ITEMS: usize = 10_000;
+const JOINED_BYTES: usize = 64 * 1024;
+
+pub(super) fn install(language: &mut Environment<'static>) {
+    for (name, filter) in [
+        ("capitalize", Value::from_function(filters::capitalize)),
+        ("e", Value::from_function(filters::escape)),
+        ("escape", Value::from_function(filters::escape)),
+        ("format", Value::from_function(filters::format)),
+        ("lines", Value::from_function(filters::lines)),
+        ("lower", Value::from_function(filters::lower)),
+        ("replace", Value::from_function(filters::replace)),
+        ("split", Value::from_function(filters::split)),
+        ("string", Value::from_function(filters::string)),
+        ("title", Value::from_function(filters::title)),
+        ("trim", Value::from_function(filters::trim)),
+        ("upper", Value::from_function(filters::upper)),
+        ("urlencode", Value::from_function(filters::urlencode)),
+    ] {
+        language.add_filter(name, move |state: &mut State<'_, '_>, arguments: Rest<Value>| {
+            arguments.iter().filter(|argument| !argument.is_kwargs()).try_for_each(plain)?;
+            filter.call(state, &arguments)
+        });
+    }
+    language.add_filter("join", join);
+}
+
+/// The whole of a value's worth of text, or an error that says what else to do.
+pub(super) fn plain(value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        kind @ (ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain) => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("a {kind} is no text: use `| join(', ')`, a loop, or one of its fields"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `items | join(', ')`, also `join(', ', attribute='name')`. What is missing is left out.
+fn join(items: &Value, separator: Option<Value>, options: Kwargs) -> Result<String, Error> {
+    let too_long = |what: String| Error::new(ErrorKind::InvalidOperation, format!("join took more than {what}"));
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let separator = match separator {
+        Some(separator) => {
+            plain(&separator)?;
+            separator.to_string()
+        }
+        None => String::new(),
+    };
+    let mut joined = String::new();
+    let mut is_first = true;
+    for (at, item) in items.try_iter()?.enumerate() {
+        if at == JOINED_ITEMS {
+            return Err(too_long(format!("{JOINED_ITEMS} items")));
+        }
+        let item = match &attribute {
+            Some(name) => item.get_attr(name)?,
+            None => item,
+        };
+        if item.is_undefined() {
+            continue;
+        }
+        plain(&item)?;
+        if !std::mem::take(&mut is_first) {
+            joined.push_str(&separator);
+        }
+        match item.as_str() {
+            Some(text) => joined.push_str(text),
+            None => joined.push_str(&item.to_string()),
+        }
+        if joined.len() > JOINED_BYTES {
+            return Err(too_long(format!("{JOINED_BYTES} bytes")));
+        }
+    }
+    Ok(joined)
+}
