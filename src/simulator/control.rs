@@ -11,11 +11,11 @@
 //!
 //! Wrong input is 400 with `{"error", "path"}` and changes nothing.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::record::TakenQuery;
+use super::record::{Taken, TakenQuery};
 use super::request::{Method, Request, form_pairs};
 use super::scenario::{Rule, Scenario, ScenarioError, parse_json};
 use super::stage::Stage;
@@ -124,8 +124,14 @@ fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
             _ => return Err(mistake("expected after, limit, channel or recipient".to_owned())),
         }
     }
+    #[derive(Serialize)]
+    struct Page {
+        items: Vec<Taken>,
+        /// To go on after; null at the end.
+        next: Option<u64>,
+    }
     let (items, next) = stage.record.page(&wanted);
-    Ok(Answer::json(200, &json!({ "items": items, "next": next })))
+    Ok(Answer::json(200, &Page { items, next }))
 }
 
 fn stats(stage: &Stage) -> Answer {
