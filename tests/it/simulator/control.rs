@@ -160,3 +160,31 @@ async fn the_file_says_what_the_memory_says() {
         std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(written, taken);
 }
+
+#[tokio::test]
+async fn the_command_refuses_an_address_that_others_can_reach() {
+    let args = vestnik::cli::simulator::SimulatorArgs {
+        listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+        seed: 1,
+        scenario: None,
+        record: None,
+        allow_remote: false,
+        json: false,
+    };
+    let error = vestnik::cli::simulator::run(args).await.unwrap_err();
+    assert!(error.to_string().contains("--allow-remote"), "{error}");
+}
+
+#[tokio::test]
+async fn a_scenario_that_makes_no_sense_does_not_start() {
+    let options = SimulatorOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        seed: 1,
+        scenario: serde_json::from_value(json!({ "telegram": { "latencyMs": -1 } })).unwrap(),
+        clock: Arc::new(SystemClock),
+        record_file: None,
+    };
+    let error = Simulator::start(options).await.err().unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(error.to_string().starts_with("telegram.latencyMs"), "{error}");
+}
