@@ -120,7 +120,8 @@ fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
                     .ok_or_else(|| mistake(format!("expected 1 to {TAKEN_LIMIT_MOST}")))?;
             }
             "channel" => wanted.channel = Some(value.parse().map_err(|error| mistake(format!("{error}")))?),
-            "recipient" => wanted.recipient = Some(value),
+            // A plus sign is how people write numbers and how forms write spaces; no recipient in the record has one.
+            "recipient" => wanted.recipient = Some(value.trim_start_matches(['+', ' ']).to_owned()),
             _ => return Err(mistake("expected after, limit, channel or recipient".to_owned())),
         }
     }

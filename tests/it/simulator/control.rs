@@ -109,6 +109,7 @@ async fn the_record_is_read_in_pages() {
     assert_eq!(numbers(&rest), [5, 6, 7, 8, 9, 10]);
     assert_eq!(numbers(&page("?channel=telegram").await), [2, 4, 6, 8, 10]);
     assert_eq!(numbers(&page("?channel=whatsapp&recipient=79990000001").await), [3, 7]);
+    assert_eq!(numbers(&page("?recipient=+79990000001").await), [3, 7]);
     assert_eq!(numbers(&page("?after=10").await), [0; 0]);
 }
 
@@ -187,4 +188,14 @@ async fn a_scenario_that_makes_no_sense_does_not_start() {
     let error = Simulator::start(options).await.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     assert!(error.to_string().starts_with("telegram.latencyMs"), "{error}");
+}
+
+#[tokio::test]
+async fn a_scenario_may_name_very_many_recipients() {
+    let simulator = start(json!({})).await;
+    let rules: serde_json::Map<_, _> =
+        (0..50_000).map(|n| (format!("799900{n:05}"), json!({ "error": 131026 }))).collect();
+    let answer = send(&simulator, "PUT", "/_sim/scenario", &json!({ "whatsapp": { "recipients": rules } })).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(whatsapp(&simulator, &whatsapp_text("79990049999")).await.code(), 131026);
 }
