@@ -276,4 +276,25 @@ mod tests {
             assert!(!format!("{problem} {problem:?}").contains("secret"));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_back_only_a_message_id_is_a_yes(
+            status in 100..1000_u16,
+            junk in ".{0,100}",
+            code in proptest::num::i64::ANY,
+            shape in 0..6_u8,
+        ) {
+            let body = match shape {
+                0 => junk,
+                1 => json!({ "ok": false, "error_code": code, "description": junk }).to_string(),
+                2 => json!({ "ok": false, "description": junk, "parameters": { "retry_after": code } }).to_string(),
+                3 => json!({ "ok": true, "description": junk }).to_string(),
+                4 => json!({ "ok": code }).to_string(),
+                _ => json!({ "ok": true, "result": { "message_id": code, "chat": { "id": code } } }).to_string(),
+            };
+            let is_yes = matches!(answered(status, &body), Outcome::Accepted { .. });
+            proptest::prop_assert_eq!(is_yes, shape == 5 && (200..300).contains(&status));
+        }
+    }
 }

@@ -458,4 +458,28 @@ mod tests {
             assert!(!format!("{problem} {problem:?}").contains("EAAsecret"));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_back_only_an_id_is_a_yes(
+            status in 100..1000_u16,
+            junk in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+            code in proptest::option::of(-10..140_000_i64),
+            shape in 0..5_u8,
+        ) {
+            let code = json!(code);
+            let body = match shape {
+                0 => junk,
+                1 => json!({ "error": { "code": code } }).to_string().into_bytes(),
+                2 => json!({ "error": code }).to_string().into_bytes(),
+                3 => json!({ "messages": [code] }).to_string().into_bytes(),
+                _ => json!({ "messages": [{ "id": String::from_utf8_lossy(&junk) }] }).to_string().into_bytes(),
+            };
+            let mut answer = answer(200, &[], "");
+            answer.status = StatusCode::from_u16(status).expect("three digits");
+            answer.body = body.into();
+            let is_yes = matches!(outcome(&answer), Outcome::Accepted { .. });
+            proptest::prop_assert!(!is_yes || (answer.status.is_success() && shape == 4));
+        }
+    }
 }

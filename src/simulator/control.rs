@@ -11,11 +11,11 @@
 //!
 //! Wrong input is 400 with `{"error", "path"}` and changes nothing.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
-use super::record::TakenQuery;
+use super::record::{Taken, TakenQuery};
 use super::request::{Method, Request, form_pairs};
 use super::scenario::{Rule, Scenario, ScenarioError, parse_json};
 use super::stage::Stage;
@@ -120,12 +120,19 @@ fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
                     .ok_or_else(|| mistake(format!("expected 1 to {TAKEN_LIMIT_MOST}")))?;
             }
             "channel" => wanted.channel = Some(value.parse().map_err(|error| mistake(format!("{error}")))?),
-            "recipient" => wanted.recipient = Some(value),
+            // A plus sign is how people write numbers and how forms write spaces; no recipient in the record has one.
+            "recipient" => wanted.recipient = Some(value.trim_start_matches(['+', ' ']).to_owned()),
             _ => return Err(mistake("expected after, limit, channel or recipient".to_owned())),
         }
     }
+    #[derive(Serialize)]
+    struct Page {
+        items: Vec<Taken>,
+        /// To go on after; null at the end.
+        next: Option<u64>,
+    }
     let (items, next) = stage.record.page(&wanted);
-    Ok(Answer::json(200, &json!({ "items": items, "next": next })))
+    Ok(Answer::json(200, &Page { items, next }))
 }
 
 fn stats(stage: &Stage) -> Answer {

@@ -1,11 +1,11 @@
 //! The providers' stand-in: WhatsApp's Cloud API and Telegram's Bot API on one port, told apart by path.
 //!
 //! It checks a request as strictly as the real ones and refuses in their own shapes; it can be slow, refuse, limit
-//! and break connections as a [`Scenario`] says, over HTTP too ([`control`]); and it keeps an append-only record of
+//! and break connections as a [`Scenario`] says, over HTTP too (`control`); and it keeps an append-only record of
 //! what it took, which is what our own books are held against.
 //!
 //! Deterministic: chance is a hash of (seed, channel, recipient, how many-th message to that recipient), so the same
-//! seed fails the same messages whatever the order they arrive in ([`turns`]).
+//! seed fails the same messages whatever the order they arrive in (`turns`).
 //!
 //! It belongs on a loopback address: it has no secrets to keep and asks for none.
 
@@ -65,7 +65,9 @@ pub struct Simulator {
     addr: SocketAddr,
     stage: Arc<Stage>,
     stopping: CancellationToken,
-    tasks: TaskTracker,
+    connections: TaskTracker,
+    /// The record's file, if there is one: it is written to its end after the last connection is gone.
+    file_writer: TaskTracker,
 }
 
 impl Simulator {
@@ -74,17 +76,17 @@ impl Simulator {
     pub async fn start(options: SimulatorOptions) -> io::Result<Simulator> {
         let scenario =
             options.scenario.checked().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let tasks = TaskTracker::new();
+        let (connections, file_writer) = (TaskTracker::new(), TaskTracker::new());
         let record = match &options.record_file {
-            Some(path) => Record::with_file(path, &tasks)?,
+            Some(path) => Record::with_file(path, &file_writer)?,
             None => Record::default(),
         };
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
         let stage = Arc::new(Stage::new(options.seed, scenario, options.clock, record));
         let stopping = CancellationToken::new();
-        tasks.spawn(accept(listener, Arc::clone(&stage), stopping.clone(), tasks.clone()));
-        Ok(Simulator { addr, stage, stopping, tasks })
+        connections.spawn(accept(listener, Arc::clone(&stage), stopping.clone(), connections.clone()));
+        Ok(Simulator { addr, stage, stopping, connections, file_writer })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -135,9 +137,11 @@ impl Simulator {
     /// Ends every connection where it is, and returns when all is quiet and the record's file is written.
     pub async fn stop(self) {
         self.stopping.cancel();
+        self.connections.close();
+        self.connections.wait().await;
         self.stage.record.close_file();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.file_writer.close();
+        self.file_writer.wait().await;
     }
 }
 
@@ -147,7 +151,7 @@ impl Drop for Simulator {
     }
 }
 
-async fn accept(listener: TcpListener, stage: Arc<Stage>, stopping: CancellationToken, tasks: TaskTracker) {
+async fn accept(listener: TcpListener, stage: Arc<Stage>, stopping: CancellationToken, connections: TaskTracker) {
     /// After a failed accept, usually for want of file descriptors: time for some to be given back.
     const PAUSE: Duration = Duration::from_millis(10);
     loop {
@@ -158,7 +162,7 @@ async fn accept(listener: TcpListener, stage: Arc<Stage>, stopping: Cancellation
         match accepted {
             Ok((stream, _)) => {
                 let (stage, stopping) = (Arc::clone(&stage), stopping.clone());
-                tasks.spawn(async move {
+                connections.spawn(async move {
                     tokio::select! {
                         () = connection::serve(stream, &stage) => {}
                         () = stopping.cancelled() => {}

@@ -21,6 +21,11 @@ const CONTROL_BODY_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 /// A chunk's size line: sixteen hexadecimal digits and some room for extensions.
 const CHUNK_HEAD_LIMIT_BYTES: usize = 256;
 
+/// Some messages with their heads, in all but extreme cases.
+const BUFFER_BYTES: usize = 8 * 1024;
+/// Room for one read: a message and its head in one call, without which a full buffer would be read in driblets.
+const READ_BYTES: usize = 4 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
@@ -96,8 +101,6 @@ pub(super) struct RequestReader {
 
 impl RequestReader {
     pub(super) fn new() -> Self {
-        /// A message with its head, in all but extreme cases.
-        const BUFFER_BYTES: usize = 4 * 1024;
         RequestReader { buffer: BytesMut::with_capacity(BUFFER_BYTES) }
     }
 
@@ -131,6 +134,7 @@ impl RequestReader {
     }
 
     async fn fill(&mut self, stream: &mut TcpStream) -> Result<(), ReadError> {
+        self.buffer.reserve(READ_BYTES);
         if stream.read_buf(&mut self.buffer).await? == 0 {
             return Err(ReadError::Gone);
         }
@@ -138,6 +142,8 @@ impl RequestReader {
     }
 
     async fn exactly(&mut self, stream: &mut TcpStream, length: usize) -> Result<Bytes, ReadError> {
+        // All at once: a large body must not be moved again and again as it grows.
+        self.buffer.reserve(length.saturating_sub(self.buffer.len()) + READ_BYTES);
         while self.buffer.len() < length {
             self.fill(stream).await?;
         }

@@ -229,6 +229,9 @@ impl WhatsAppScenario {
     fn checked(&mut self) -> Result<(), ScenarioError> {
         let recipients = std::mem::take(&mut self.recipients);
         self.recipients = recipients.into_iter().map(|(to, rule)| (whatsapp::canonical_recipient(&to), rule)).collect();
+        if self.recipients.contains_key("") {
+            return Err(ScenarioError::new("whatsapp.recipients", "expected phone numbers"));
+        }
         for rule in &mut self.next {
             rule.recipient = rule.recipient.as_deref().map(whatsapp::canonical_recipient);
         }
@@ -429,6 +432,7 @@ mod tests {
             (r#"{"telegram":{"faults":[{"kind":"explode","share":0.1}]}}"#, "telegram.faults[0].kind"),
             (r#"{"telegram":{"faults":[{"kind":"hang","share":0.1,"taken":true}]}}"#, "telegram.faults[0].taken"),
             (r#"{"telegram":{"recipients":{"5":{"ok":true,"error":"blocked"}}}}"#, "telegram.recipients.5"),
+            (r#"{"whatsapp":{"recipients":{"Anna":{"ok":true}}}}"#, "whatsapp.recipients"),
             (r#"{"telegram":{"rateLimits":{"perSecond":0}}}"#, "telegram.rateLimits.perSecond"),
             (r#"{"telegram":{"tokens":["x"]}}"#, "telegram.tokens[0]"),
             (r#"{"telegram":{"next":[{}]}}"#, "telegram.next[0]"),

@@ -2,7 +2,7 @@
 //!
 //! In this order: a queued outcome (`next`), the recipient's own rule, the rate limits, then chance over the error
 //! and fault mixes. A message that gets past the limits takes its recipient's next *ordinal*, from 0, and chance is a
-//! hash of that ([`chance`](super::chance)): a refusal for being too fast depends on time and so takes none.
+//! hash of that ([`chance`]): a refusal for being too fast depends on time and so takes none.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vestnik::domain::{ManualClock, SystemClock};
+use vestnik::domain::{Clock, SystemClock};
 use vestnik::simulator::{Scenario, Simulator, SimulatorOptions};
 
 const WHATSAPP_PATH: &str = "/v23.0/100000000000001/messages";
@@ -21,19 +21,11 @@ const TELEGRAM_PATH: &str = "/bot1000001:sim-token/sendMessage";
 
 /// Starts a simulator on a free port; `scenario` is its JSON.
 async fn start(scenario: Value) -> Simulator {
-    let scenario = Scenario::parse(scenario.to_string().as_bytes()).unwrap();
-    let options = SimulatorOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        seed: 1,
-        scenario,
-        clock: Arc::new(SystemClock),
-        record_file: None,
-    };
-    Simulator::start(options).await.unwrap()
+    start_at(scenario, Arc::new(SystemClock)).await
 }
 
-/// The same with a clock that stands still.
-async fn start_at(scenario: Value, clock: Arc<ManualClock>) -> Simulator {
+/// The same with a clock of the test's own.
+async fn start_at(scenario: Value, clock: Arc<dyn Clock>) -> Simulator {
     let scenario = Scenario::parse(scenario.to_string().as_bytes()).unwrap();
     let options =
         SimulatorOptions { listen: SocketAddr::from(([127, 0, 0, 1], 0)), seed: 1, scenario, clock, record_file: None };

@@ -1,7 +1,7 @@
 //! Telegram's Bot API: `/bot<token>/sendMessage` and `/bot<token>/getMe`.
 //!
 //! Method names in any case, GET or POST, parameters in the query, a form or JSON. Text is plain or HTML, which is
-//! parsed as Telegram does ([`html`]). Markdown modes and multipart are refused: nothing here sends them.
+//! parsed as Telegram does (`html`). Markdown modes and multipart are refused: nothing here sends them.
 
 mod errors;
 mod html;

@@ -1,6 +1,6 @@
 //! WhatsApp's Cloud API: `POST /v{N}.{M}/{phone number id}/messages` and a look at the number.
 //!
-//! Checks as Meta does and refuses in its words ([`errors`]); takes texts and templates ([`message`]).
+//! Checks as Meta does and refuses in its words (`errors`); takes texts and templates (`message`).
 
 mod errors;
 mod message;

@@ -109,6 +109,7 @@ async fn the_record_is_read_in_pages() {
     assert_eq!(numbers(&rest), [5, 6, 7, 8, 9, 10]);
     assert_eq!(numbers(&page("?channel=telegram").await), [2, 4, 6, 8, 10]);
     assert_eq!(numbers(&page("?channel=whatsapp&recipient=79990000001").await), [3, 7]);
+    assert_eq!(numbers(&page("?recipient=+79990000001").await), [3, 7]);
     assert_eq!(numbers(&page("?after=10").await), [0; 0]);
 }
 
@@ -159,4 +160,42 @@ async fn the_file_says_what_the_memory_says() {
     let written: Vec<Taken> =
         std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(written, taken);
+}
+
+#[tokio::test]
+async fn the_command_refuses_an_address_that_others_can_reach() {
+    let args = vestnik::cli::simulator::SimulatorArgs {
+        listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+        seed: 1,
+        scenario: None,
+        record: None,
+        allow_remote: false,
+        json: false,
+    };
+    let error = vestnik::cli::simulator::run(args).await.unwrap_err();
+    assert!(error.to_string().contains("--allow-remote"), "{error}");
+}
+
+#[tokio::test]
+async fn a_scenario_that_makes_no_sense_does_not_start() {
+    let options = SimulatorOptions {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        seed: 1,
+        scenario: serde_json::from_value(json!({ "telegram": { "latencyMs": -1 } })).unwrap(),
+        clock: Arc::new(SystemClock),
+        record_file: None,
+    };
+    let error = Simulator::start(options).await.err().unwrap();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    assert!(error.to_string().starts_with("telegram.latencyMs"), "{error}");
+}
+
+#[tokio::test]
+async fn a_scenario_may_name_very_many_recipients() {
+    let simulator = start(json!({})).await;
+    let rules: serde_json::Map<_, _> =
+        (0..50_000).map(|n| (format!("799900{n:05}"), json!({ "error": 131026 }))).collect();
+    let answer = send(&simulator, "PUT", "/_sim/scenario", &json!({ "whatsapp": { "recipients": rules } })).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(whatsapp(&simulator, &whatsapp_text("79990049999")).await.code(), 131026);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vestnik::simulator::Simulator;
+use vestnik::simulator::{SLOW_HEADER_PAUSE, Simulator};
 
 use super::{exchange, get, start, telegram_request, whatsapp_request, whatsapp_text};
 
@@ -81,15 +81,13 @@ async fn an_endless_body_goes_on_past_any_answer() {
 #[tokio::test]
 async fn slow_headers_come_byte_by_byte() {
     let simulator = with_fault(json!({ "fault": "slow_headers" })).await;
+    let started = tokio::time::Instant::now();
     let mut stream = connected(&simulator).await;
-    let mut buffer = [0; 64];
-    let mut head = Vec::new();
-    for _ in 0..5 {
-        let count = stream.read(&mut buffer).await.unwrap();
-        assert!(count <= 3, "{count} bytes came at once");
-        head.extend_from_slice(&buffer[..count]);
-    }
-    assert!(b"HTTP/1.1 200 OK".starts_with(&head));
+    let mut head = [0; 8];
+    stream.read_exact(&mut head).await.unwrap();
+    // Seven pauses lie between eight bytes.
+    assert!(started.elapsed() >= SLOW_HEADER_PAUSE * 7);
+    assert_eq!(&head, b"HTTP/1.1");
     assert_eq!(simulator.taken_count(), 1);
 }
 
@@ -148,12 +146,12 @@ async fn every_fault_is_counted() {
 
 #[tokio::test]
 async fn an_answer_waits_for_its_latency_but_the_record_does_not() {
-    let simulator = with_fault(json!({ "ok": true, "latencyMs": 300 })).await;
+    let simulator = with_fault(json!({ "ok": true, "latencyMs": 600 })).await;
     let started = tokio::time::Instant::now();
     let mut stream = connected(&simulator).await;
     let mut byte = [0];
     assert!(tokio::time::timeout(Duration::from_millis(100), stream.read(&mut byte)).await.is_err());
     assert_eq!(simulator.taken_count(), 1);
     assert_eq!(stream.read(&mut byte).await.unwrap(), 1);
-    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(started.elapsed() >= Duration::from_millis(600));
 }
