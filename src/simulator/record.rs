@@ -251,11 +251,16 @@ fn provider_message_id(channel: Channel, recipient: &str, id_bits: u64) -> Strin
     }
 }
 
-/// Writes until every sender is gone; flushes whenever nothing waits, so that the file is never far behind.
+/// How long lines gather before they are written.
+const GATHERING: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// Writes until every sender is gone. The file is behind by little more than [`GATHERING`].
 fn write_lines(file: std::fs::File, lines: &mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
     let mut file = io::BufWriter::new(file);
     while let Ok(line) = lines.recv() {
         file.write_all(&line)?;
+        // Under load one write then carries many lines, and nobody has to wake this thread for each.
+        std::thread::sleep(GATHERING);
         while let Ok(line) = lines.try_recv() {
             file.write_all(&line)?;
         }
