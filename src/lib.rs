@@ -7,7 +7,9 @@
 pub mod channels;
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod domain;
+pub mod http;
 pub mod limits;
 pub mod simulator;
 pub mod store;

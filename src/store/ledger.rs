@@ -47,6 +47,9 @@ pub trait Ledger: Send + Sync {
     /// Hands out chunks that are due, most urgent first. No two callers get the same one.
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError>;
 
+    /// When the next chunk becomes due, if any waits; may lie in the past.
+    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+
     /// Claims and opens. The answer holds those that were claimed, in the order asked; the others are copies.
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError>;
 

@@ -72,14 +72,21 @@ pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreE
     sql.write(DOING, statements).await.map(|_| ())
 }
 
+/// See [`Ledger::next_due`].
+pub(super) async fn next_due(sql: &impl Sql) -> Result<Option<Timestamp>, StoreError> {
+    let query = "SELECT min(due_at) FROM due WHERE handed_by IS NULL";
+    let rows = sql.read("looking for due work", query.into(), vec![]).await?;
+    rows.first().map_or(Ok(None), |row| row.opt_time(0))
+}
+
 /// See [`Ledger::settle`].
 pub(super) async fn settle(sql: &(impl Sql + HasIds), settle: Settle) -> Result<bool, StoreError> {
     let statements = vec![
         // 1 scheduled, 2 pending, 3 queued: what still waits. Its chunk passes over it.
-        Statement::guard("UPDATE work SET state = $2, hold = NULL WHERE id = $1 AND state IN (1, 2, 3) RETURNING id", vec![
-            settle.id.0.into(),
-            settle.status.code().into(),
-        ]),
+        Statement::guard(
+            "UPDATE work SET state = $2, hold = NULL WHERE id = $1 AND state IN (1, 2, 3) RETURNING id",
+            vec![settle.id.0.into(), settle.status.code().into()],
+        ),
         Statement::new(
             "INSERT INTO events (id, notification_id, at, status, actor, reason) VALUES ($1, $2, $3, $4, $5, $6)",
             vec![

@@ -11,6 +11,7 @@ mod data;
 mod engine;
 mod error;
 mod filters;
+mod given;
 mod grammar;
 mod limits;
 mod output;

@@ -171,6 +171,10 @@ impl Ledger for Postgres {
         .await
     }
 
+    async fn next_due(&self) -> Result<Option<jiff::Timestamp>, StoreError> {
+        recovery::next_due(self).await
+    }
+
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
         self.urgent_open.commit("opening attempts", open).await
     }

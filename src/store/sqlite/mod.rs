@@ -107,6 +107,10 @@ impl Ledger for Sqlite {
         self.connections.write("taking due work", Urgency::Bulk, run, drop).await
     }
 
+    async fn next_due(&self) -> Result<Option<jiff::Timestamp>, StoreError> {
+        recovery::next_due(self).await
+    }
+
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
         let (opens, ids, now) = (Arc::clone(&self.opens), Arc::clone(&self.ids), self.clock.now());
         let urgency = open.urgency;

@@ -1,0 +1,429 @@
+//! 2. Sends that somebody waits for.
+//!
+//! The row and its open attempt are durable before the hand-off, the outcome before the answer. A send that began
+//! ends, also when its caller hangs up.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest, is_marketing};
+use super::record::OpenAttempt;
+use super::{Delivery, SendingAccount};
+use crate::domain::clock::later;
+use crate::domain::message::OutgoingMessage;
+use crate::domain::{
+    Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Recipient, Status, ThrottleScope, retry,
+};
+use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
+use crate::store::{
+    Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
+    StoredKey, SuppressionScope, Urgency,
+};
+
+/// Why a direct call has no result. A send that failed is a result.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectError {
+    #[error("the request cannot be sent as it is")]
+    Refused(Vec<Refusal>),
+    #[error("this Idempotency-Key was used with another request")]
+    KeyReused,
+    #[error("the first request with this Idempotency-Key is still running")]
+    KeyRunning,
+    #[error("too many direct sends are in the works")]
+    Overloaded,
+    #[error("the service is stopping")]
+    Stopping,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A result with what the caller should know beside the ledger's view.
+#[derive(Clone, Debug)]
+pub struct DirectResult {
+    pub notification: FoundNotification,
+    /// When trying the same again may succeed, if it is known.
+    pub retry_after: Option<Duration>,
+}
+
+/// Beyond a send's deadline, the ledger gets this long to record its end before the caller is told to ask later.
+const RECORD_TIME: Duration = Duration::from_secs(10);
+
+impl Delivery {
+    /// Sends one now. Answers within its deadline and the time a durable record takes.
+    pub async fn send_now(
+        self: &Arc<Self>,
+        request: SendRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<DirectResult, DirectError> {
+        let deadline = self.deadline(request.deadline);
+        let this = Arc::clone(self);
+        let mut results = self
+            .detached(deadline, async move {
+                if let Some(repeated) = this.repeated(key.as_ref()).await? {
+                    return Ok(repeated);
+                }
+                let prepared = this.prepare(request).await?;
+                this.send_prepared(vec![prepared], key, deadline).await
+            })
+            .await?;
+        results.pop().ok_or_else(|| internal("a direct send without a result"))
+    }
+
+    /// Sends up to the auto threshold at once, each with its own result, in order. A recipient that cannot be sent to
+    /// is a failed notification of its own and disturbs no other.
+    pub async fn send_all_now(
+        self: &Arc<Self>,
+        requests: Vec<SendRequest>,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Vec<DirectResult>, DirectError> {
+        let deadline = self.deadline(requests.first().and_then(|request| request.deadline));
+        let this = Arc::clone(self);
+        self.detached(deadline, async move {
+            if let Some(repeated) = this.repeated(key.as_ref()).await? {
+                return Ok(repeated);
+            }
+            let Some(first) = requests.first() else { return Ok(Vec::new()) };
+            let (account, template) = this.check_common(first).await?;
+            let prepared = requests
+                .into_iter()
+                .map(|request| {
+                    let (account, template) = (Arc::clone(&account), template.clone());
+                    this.prepare_one(request.clone(), Arc::clone(&account), template.clone(), Vec::new())
+                        .unwrap_or_else(|wrong| this.refused_one(request, account, template.as_ref(), &wrong))
+                })
+                .collect();
+            this.send_prepared(prepared, key, deadline).await
+        })
+        .await
+    }
+
+    /// How many recipients an auto call may have and still be sent directly.
+    pub fn auto_threshold(&self) -> usize {
+        self.options.auto_threshold
+    }
+
+    fn deadline(&self, given: Option<Duration>) -> Instant {
+        Instant::now() + given.unwrap_or(self.options.direct_deadline)
+    }
+
+    /// Runs a call to its end whatever becomes of its caller.
+    async fn detached(
+        self: &Arc<Self>,
+        deadline: Instant,
+        call: impl Future<Output = Result<Vec<DirectResult>, DirectError>> + Send + 'static,
+    ) -> Result<Vec<DirectResult>, DirectError> {
+        if self.stopping.is_cancelled() {
+            return Err(DirectError::Stopping);
+        }
+        let this = Arc::clone(self);
+        let running = self.sends.spawn(async move {
+            let permit = tokio::time::timeout_at(deadline, this.direct_permits.acquire()).await;
+            let Ok(Ok(_permit)) = permit else { return Err(DirectError::Overloaded) };
+            call.await
+        });
+        match tokio::time::timeout_at(deadline + RECORD_TIME, running).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a direct send broke off");
+                Err(internal("the send broke off"))
+            }
+            Err(_) => {
+                Err(StoreError::Unavailable { doing: "recording outcomes", source: "it takes too long".into() }.into())
+            }
+        }
+    }
+
+    /// The results of the call that used this key before.
+    async fn repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Vec<DirectResult>>, DirectError> {
+        let Some(key) = key else { return Ok(None) };
+        let stored = self.store.stored_key(key.scope.clone(), key.key.clone(), self.clock.now()).await?;
+        match stored {
+            Some(stored) => self.replay(key, stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn replay(&self, key: &IdempotencyKey, stored: StoredKey) -> Result<Vec<DirectResult>, DirectError> {
+        if stored.request_hash != key.request_hash {
+            return Err(DirectError::KeyReused);
+        }
+        let found = self.store.notifications(stored.ids).await?;
+        // Waiting for a resend is an answer; being sent for the first time is not one yet.
+        let is_running =
+            |n: &FoundNotification| n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0);
+        if found.iter().any(is_running) {
+            return Err(DirectError::KeyRunning);
+        }
+        Ok(found.into_iter().map(|notification| DirectResult { notification, retry_after: None }).collect())
+    }
+
+    async fn send_prepared(
+        self: &Arc<Self>,
+        mut prepared: Vec<Prepared>,
+        key: Option<IdempotencyKey>,
+        deadline: Instant,
+    ) -> Result<Vec<DirectResult>, DirectError> {
+        let alone = prepared.len() == 1;
+        for one in &mut prepared {
+            self.end_if_suppressed(one).await?;
+        }
+        let mut retry_after = HashMap::new();
+        for one in &mut prepared {
+            let Some((recipient, _)) = &one.message else { continue };
+            // One waits for its budget before it is accepted; of many, those that must wait are accepted as held, so
+            // that they hold up nobody.
+            let patience = if alone { deadline } else { Instant::now() };
+            match one.account.budget.acquire(Lane::Direct, RecipientKey::of(recipient), patience).await {
+                Ok(()) => {}
+                Err(busy) if !alone && Instant::now() + busy.retry_after < deadline => one.new.begin = Begin::Held,
+                Err(busy) => {
+                    retry_after.insert(one.new.id, busy.retry_after);
+                    one.end_as_busy(&busy);
+                }
+            }
+        }
+        let epoch = self.lease.epoch();
+        let now = self.clock.now();
+        for one in &mut prepared {
+            one.new.created_at = now;
+        }
+        if let Some(repeated) = self.accept_all(&prepared, epoch, key).await? {
+            return Ok(repeated);
+        }
+        let results = join_all(prepared.into_iter().map(|one| self.run(one, epoch, deadline))).await;
+        results
+            .into_iter()
+            .map(|result| {
+                let mut result = result?;
+                result.retry_after = result.retry_after.or(retry_after.get(&result.notification.id).copied());
+                Ok(result)
+            })
+            .collect()
+    }
+
+    async fn end_if_suppressed(&self, one: &mut Prepared) -> Result<(), StoreError> {
+        let Some((_, content)) = &one.message else { return Ok(()) };
+        let scopes = self.suppressions.of(one.new.channel, one.new.recipient.clone()).await?;
+        let holds = scopes.iter().any(|scope| match scope {
+            SuppressionScope::All => true,
+            SuppressionScope::Marketing => is_marketing(content),
+        });
+        if holds {
+            one.message = None;
+            one.new.begin =
+                Begin::Ended { status: Status::Suppressed, cause: "opted_out", error: ProviderError::default() };
+        }
+        Ok(())
+    }
+
+    /// Everything of a call in one durable commit; the earlier results if its key was used meanwhile.
+    async fn accept_all(
+        &self,
+        prepared: &[Prepared],
+        epoch: Epoch,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Option<Vec<DirectResult>>, DirectError> {
+        let new_key = key.as_ref().map(|key| NewKey {
+            scope: key.scope.clone(),
+            key: key.key.clone(),
+            request_hash: key.request_hash,
+            expires_at: later(self.clock.now(), self.options.key_lifetime),
+        });
+        let notifications = prepared.iter().map(|one| one.new.clone()).collect();
+        let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent };
+        match (self.store.accept(accept).await?, key) {
+            (Accepted::Repeated(stored), Some(key)) => self.replay(&key, stored).await.map(Some),
+            (Accepted::Repeated(_), None) => Err(internal("a repeated key without a key")),
+            (Accepted::Stored, _) => Ok(None),
+        }
+    }
+
+    /// From the accepted row to its end.
+    async fn run(&self, one: Prepared, epoch: Epoch, deadline: Instant) -> Result<DirectResult, DirectError> {
+        let Prepared { account, new, message } = one;
+        let Some((recipient, content)) = message else {
+            return Ok(DirectResult { notification: view(&new, Vec::new()), retry_after: None });
+        };
+        let message = OutgoingMessage { id: new.id, recipient, content };
+        let open = match new.begin {
+            Begin::Held => match self.open_held(&account, &new, &message.recipient, epoch, deadline).await? {
+                Some(open) => open,
+                None => return self.left_waiting(new.id).await,
+            },
+            _ => OpenAttempt { n: 1, opened_at: new.created_at, retry_count: 0, resends: 0 },
+        };
+        let mut attempts = Vec::new();
+        let (mut open, mut sent_until_now) = (open, 0_u32);
+        loop {
+            let outcome = self.hand_off(&account, epoch, &message, deadline).await;
+            let mut next = self.next(&new, &open, &outcome, Lane::Direct);
+            let wait = self.wait_before_retry(&new, &outcome, sent_until_now, deadline);
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
+                next = Next::Reopen { opened_at: self.clock.now() };
+            }
+            let close = self.close(&new, &open, &outcome, Some(&message.content), next);
+            attempts.push(attempt(&close, epoch));
+            if !self.record(epoch, close, Urgency::Urgent).await? {
+                // Somebody settled it while we were away: the ledger's view is the answer.
+                return self.left_waiting(new.id).await;
+            }
+            let Next::Reopen { opened_at } = next else {
+                return Ok(self.result(&new, next, attempts, &outcome));
+            };
+            sent_until_now += 1;
+            open = OpenAttempt { n: open.n + 1, opened_at, retry_count: open.retry_count + 1, ..open };
+        }
+    }
+
+    /// Only what provably did not leave is tried again within the call.
+    fn wait_before_retry(
+        &self,
+        new: &NewNotification,
+        outcome: &Outcome,
+        retries: u32,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        if !matches!(outcome, Outcome::Transient { handed_off: false, .. }) || self.stopping.is_cancelled() {
+            return None;
+        }
+        let allowed = u32::try_from(new.max_retries).unwrap_or(0);
+        let wait = retry::wait(retries, allowed, 0.0)?;
+        (Instant::now() + wait < deadline).then_some(wait)
+    }
+
+    /// One of many that had to wait for its budget: it is opened when the budget has room.
+    async fn open_held(
+        &self,
+        account: &SendingAccount,
+        new: &NewNotification,
+        recipient: &Recipient,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> Result<Option<OpenAttempt>, DirectError> {
+        let room = account.budget.acquire(Lane::Direct, RecipientKey::of(recipient), deadline).await;
+        let claim = Claim { id: new.id, generation: Generation::default() };
+        let open = Open { epoch, claims: vec![claim], drained: vec![ChunkId(new.id.0)], urgency: Urgency::Urgent };
+        let opened = self.store.open(open).await?;
+        let Some(opened) = opened.first() else { return Ok(None) };
+        let open = OpenAttempt {
+            n: opened.attempt,
+            opened_at: opened.opened_at,
+            retry_count: opened.retry_count,
+            resends: opened.resends,
+        };
+        if let Err(busy) = room {
+            // Opened only to be closed: the caller wants an end.
+            let outcome = busy_outcome(&busy);
+            let close = self.close(new, &open, &outcome, None, Next::Failed);
+            self.record(epoch, close, Urgency::Urgent).await?;
+            return Ok(None);
+        }
+        Ok(Some(open))
+    }
+
+    async fn left_waiting(&self, id: NotificationId) -> Result<DirectResult, DirectError> {
+        let mut found = self.store.notifications(vec![id]).await?;
+        let notification = found.pop().ok_or_else(|| internal("an accepted notification is not in the ledger"))?;
+        Ok(DirectResult { notification, retry_after: None })
+    }
+
+    fn result(&self, new: &NewNotification, next: Next, attempts: Vec<Attempt>, outcome: &Outcome) -> DirectResult {
+        let mut notification = view(new, attempts);
+        notification.status = next.status();
+        if let Next::Again { due_at, hold, .. } = next {
+            notification.hold = Some(hold);
+            notification.due_at = due_at;
+        }
+        if next == Next::Failed {
+            notification.failure = outcome.error().map(|error| (outcome.cause().to_owned(), error.clone()));
+        }
+        let retry_after = match outcome {
+            Outcome::Throttled { after, .. } => Some(*after),
+            _ => None,
+        };
+        DirectResult { notification, retry_after }
+    }
+}
+
+impl Prepared {
+    /// The account's limit leaves no room in time: an end of its own, with nothing sent.
+    fn end_as_busy(&mut self, busy: &Busy) {
+        self.message = None;
+        let error = busy_outcome(busy).error().cloned().unwrap_or_default();
+        self.new.begin = Begin::Ended { status: Status::Failed, cause: "throttled", error };
+    }
+}
+
+fn busy_outcome(busy: &Busy) -> Outcome {
+    let (scope, what) = match busy.reason {
+        WaitReason::Rate => (ThrottleScope::Account, "the account's rate is used up"),
+        WaitReason::Day => (ThrottleScope::Account, "the account's daily limit is used up"),
+        WaitReason::AccountPaused => (ThrottleScope::Account, "the provider throttled this account"),
+        WaitReason::RecipientPaused => (ThrottleScope::Recipient, "the provider throttled messages to this recipient"),
+    };
+    let detail = format!("{what}: room again in about {} s; nothing was sent", busy.retry_after.as_secs_f64().ceil());
+    Outcome::Throttled { scope, after: busy.retry_after, error: ProviderError::new("local_limit", detail) }
+}
+
+/// What the ledger says of a notification right after it was accepted and its attempts recorded.
+fn view(new: &NewNotification, attempts: Vec<Attempt>) -> FoundNotification {
+    let (status, failure) = match &new.begin {
+        Begin::Ended { status, cause, error } => (*status, Some(((*cause).to_owned(), error.clone()))),
+        Begin::Open | Begin::Held | Begin::Due { .. } => (Status::Sending, None),
+    };
+    FoundNotification {
+        id: new.id,
+        batch: new.batch,
+        channel: new.channel,
+        account: new.account,
+        template: new.template.clone(),
+        text: new.text.clone(),
+        recipient: new.recipient.clone(),
+        records: new.records.clone(),
+        data: new.data.clone(),
+        metadata: new.metadata.clone(),
+        external_id: new.external_id.clone(),
+        priority: new.priority,
+        policy: new.policy,
+        mode: new.mode,
+        max_retries: new.max_retries,
+        scheduled_at: new.scheduled_at,
+        not_after: new.not_after,
+        created_at: new.created_at,
+        status,
+        hold: None,
+        due_at: new.created_at,
+        retry_count: i16::try_from(attempts.len().saturating_sub(1)).unwrap_or(i16::MAX),
+        open: None,
+        attempt: i16::try_from(attempts.len()).unwrap_or(i16::MAX),
+        attempts,
+        failure,
+    }
+}
+
+fn attempt(close: &Close, epoch: Epoch) -> Attempt {
+    Attempt {
+        n: close.attempt,
+        account: close.account,
+        epoch,
+        class: close.class,
+        cause: close.cause.to_owned(),
+        provider_message_id: close.provider_message_id.clone(),
+        error: close.error.clone(),
+        opened_at: close.opened_at,
+        closed_at: close.closed_at,
+        template_version: close.template.as_ref().map(|(_, version)| *version),
+        text_hash: close.text_hash,
+        flagged: close.flagged,
+    }
+}
+
+fn internal(what: &'static str) -> DirectError {
+    DirectError::Store(StoreError::Refused { doing: "sending directly", source: what.into() })
+}

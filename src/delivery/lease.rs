@@ -1,0 +1,129 @@
+//! This process's life in the ledger: an epoch, its lease, and what lost processes left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Delivery, DeliveryOptions};
+use crate::domain::Epoch;
+use crate::store::{Recover, Recovered, Store, StoreError};
+
+/// The epoch under which attempts are opened, and until when this process may believe in it.
+pub struct Lease {
+    store: Arc<dyn Store>,
+    name: String,
+    length: Duration,
+    epoch: AtomicI64,
+    /// In ms of the boot clock, which goes on while the machine sleeps or the process is frozen.
+    valid_until_ms: AtomicU64,
+}
+
+impl Lease {
+    pub(super) async fn begin(
+        store: Arc<dyn Store>,
+        name: String,
+        options: &DeliveryOptions,
+    ) -> Result<Arc<Self>, StoreError> {
+        let asked_at_ms = boot_ms();
+        let epoch = store.begin_epoch(name.clone()).await?;
+        let lease = Lease {
+            store,
+            name,
+            length: options.lease,
+            epoch: AtomicI64::new(epoch.0),
+            valid_until_ms: AtomicU64::new(asked_at_ms + millis(options.lease)),
+        };
+        Ok(Arc::new(lease))
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Whether `epoch` may hand something off now: checked right before the first byte leaves, so that a process that
+    /// was frozen after opening an attempt does not send what others have settled meanwhile.
+    pub(super) fn allows(&self, epoch: Epoch) -> bool {
+        self.epoch() == epoch && boot_ms() < self.valid_until_ms.load(Ordering::Acquire)
+    }
+
+    /// A sign of life. A lease that was lost is not mourned: a new epoch begins, and what the old one had open is
+    /// settled like anybody's.
+    async fn renew(&self) -> Result<(), StoreError> {
+        let asked_at_ms = boot_ms();
+        match self.store.renew(self.epoch()).await {
+            Ok(()) => {}
+            Err(StoreError::EpochLost) => {
+                tracing::error!(epoch = self.epoch().0, "lost the lease on the ledger: beginning a new epoch");
+                let epoch = self.store.begin_epoch(self.name.clone()).await?;
+                self.epoch.store(epoch.0, Ordering::Release);
+            }
+            Err(error) => return Err(error),
+        }
+        // Counted from before the question: the ledger's answer may have taken its time.
+        self.valid_until_ms.store(asked_at_ms + millis(self.length), Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Renews the lease and looks after lost processes until the tracker's tasks are told to stop.
+pub(super) fn keep(delivery: &Arc<Delivery>) {
+    let delivery = Arc::clone(delivery);
+    // Three signs of life in a lease: two may fail.
+    let every = delivery.options.lease / 3;
+    let tracker = delivery.tracker.clone();
+    tracker.spawn(async move {
+        let mut ticks = tokio::time::interval(every.max(Duration::from_millis(100)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // What runs while stopping still needs the lease.
+                () = delivery.settled() => return,
+            }
+            if let Err(error) = delivery.lease.renew().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not renew the lease on the ledger");
+            }
+            if let Err(error) = delivery.recover().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not look for lost processes");
+            }
+        }
+    });
+}
+
+impl Delivery {
+    /// Settles what lost processes left.
+    pub(super) async fn recover(&self) -> Result<Recovered, StoreError> {
+        let recovered = self
+            .store
+            .recover(Recover {
+                epoch: self.lease.epoch(),
+                now: self.clock.now(),
+                send_deadline: self.options.send_deadline,
+                resend_grace: self.options.resend_grace,
+            })
+            .await?;
+        if !recovered.is_empty() {
+            tracing::warn!(
+                processes = recovered.epochs.len(),
+                uncertain = recovered.uncertain,
+                to_resend = recovered.to_resend,
+                due_again = recovered.due_again,
+                "settled what a lost process left"
+            );
+            self.wake.notify_one();
+        }
+        Ok(recovered)
+    }
+}
+
+/// Time since boot, sleep included, in ms.
+fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}

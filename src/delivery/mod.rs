@@ -1,0 +1,205 @@
+//! The path of one notification, a file per step.
+//!
+//! 1. [`accept`]: check what was asked, choose the account, render.
+//! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
+//!    answer.
+//! 3. [`work`]: what the ledger holds for later and is due now, taken and sent the same way.
+//! 4. [`render`]: template and data become text.
+//! 5. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
+//! 6. [`record`]: what an outcome means, and its durable record.
+//!
+//! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
+//! steps, the ledger says what has to happen next.
+
+pub mod accept;
+pub mod direct;
+pub mod lease;
+pub mod record;
+pub mod render;
+pub mod send;
+mod suppressed;
+pub mod work;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use accept::{IdempotencyKey, Refusal, SendRequest};
+pub use direct::{DirectError, DirectResult};
+pub use lease::Lease;
+
+use self::render::Renderer;
+use self::suppressed::SuppressionCheck;
+use crate::channels::{Accounts, Provider, UnknownAccount};
+use crate::config::limits::LimitSettings;
+use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
+use crate::limits::{Budget, ScopeRule};
+use crate::store::{Store, StoreError};
+use crate::templates::Engine;
+
+/// How the path behaves; the section `[delivery]` of the settings.
+#[derive(Clone, Debug)]
+pub struct DeliveryOptions {
+    /// A direct send answers within this, unless the request gives its own time.
+    pub direct_deadline: Duration,
+    /// Recipients of an auto call that are still sent directly.
+    pub auto_threshold: usize,
+    /// Direct sends in the works at once; more wait their turn within their deadline.
+    pub direct_concurrency: usize,
+    /// No hand-off of queued work takes longer.
+    pub send_deadline: Duration,
+    /// How long an at-least-once resend waits for a receipt.
+    pub resend_grace: Duration,
+    /// A process counts as alive for this long after its last sign of life.
+    pub lease: Duration,
+    /// How long an idempotency key is remembered.
+    pub key_lifetime: Duration,
+    /// Where phone numbers without a country code are from.
+    pub default_region: Option<phonenumber::country::Id>,
+}
+
+/// One account with its budget.
+pub struct SendingAccount {
+    pub id: AccountId,
+    pub provider: Arc<dyn Provider>,
+    pub budget: Budget,
+}
+
+impl SendingAccount {
+    pub fn name(&self) -> &AccountRef {
+        self.provider.account()
+    }
+}
+
+/// The path, with everything it needs. One per process.
+pub struct Delivery {
+    store: Arc<dyn Store>,
+    renderer: Renderer,
+    suppressions: SuppressionCheck,
+    accounts: Accounts,
+    sending: HashMap<AccountRef, Arc<SendingAccount>>,
+    /// Every account the ledger ever numbered, also those that the settings do not name any more.
+    names: HashMap<AccountId, AccountRef>,
+    lease: Arc<Lease>,
+    clock: Arc<dyn Clock>,
+    ids: IdSource,
+    options: DeliveryOptions,
+    direct_permits: tokio::sync::Semaphore,
+    /// Something became due in this process.
+    wake: tokio::sync::Notify,
+    /// Sends in the works, and the loop that begins them.
+    sends: TaskTracker,
+    tracker: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// What [`Delivery::start`] puts together.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub engine: Arc<Engine>,
+    pub providers: Vec<(Arc<dyn Provider>, LimitSettings)>,
+    pub clock: Arc<dyn Clock>,
+    pub options: DeliveryOptions,
+    /// For people: how the ledger lists this process.
+    pub process_name: String,
+    pub tracker: TaskTracker,
+    /// Cancelled when no new work may begin.
+    pub stopping: CancellationToken,
+}
+
+impl Delivery {
+    /// Takes an epoch, settles what lost processes left, and begins to work on what is due.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let Parts { store, engine, providers, clock, options, process_name, tracker, stopping } = parts;
+        let lease = Lease::begin(Arc::clone(&store), process_name, &options).await?;
+        let refs = providers.iter().map(|(provider, _)| provider.account().clone()).collect();
+        let numbered = store.accounts(refs).await?;
+        let ids_by_name: HashMap<_, _> = numbered.iter().map(|(id, name)| (name.clone(), *id)).collect();
+        let now = Instant::now();
+        let mut sending = HashMap::new();
+        for (provider, limits) in &providers {
+            let name = provider.account().clone();
+            let Some(id) = ids_by_name.get(&name) else { continue };
+            let budget = Budget::new(limits, ScopeRule::of(name.channel), now);
+            sending.insert(name, Arc::new(SendingAccount { id: *id, provider: Arc::clone(provider), budget }));
+        }
+        let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
+        let delivery = Arc::new(Delivery {
+            renderer: Renderer::new(Arc::clone(&store), engine),
+            suppressions: SuppressionCheck::start(Arc::clone(&store), &tracker),
+            accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
+            sending,
+            names: numbered.into_iter().collect(),
+            lease,
+            ids: IdSource::new(Arc::clone(&clock)),
+            store,
+            clock,
+            options,
+            direct_permits,
+            wake: tokio::sync::Notify::new(),
+            sends: TaskTracker::new(),
+            tracker,
+            stopping,
+        });
+        delivery.count_last_day().await?;
+        delivery.recover().await?;
+        lease::keep(&delivery);
+        work::start(&delivery);
+        Ok(delivery)
+    }
+
+    /// Ends when no new work may begin and what was running has settled.
+    pub async fn settled(&self) {
+        self.stopping.cancelled().await;
+        self.sends.close();
+        self.sends.wait().await;
+    }
+
+    /// Gives back what is in hand. Called when everything that was running has settled.
+    pub async fn finish(&self) -> Result<(), StoreError> {
+        self.store.end_epoch(self.lease.epoch()).await
+    }
+
+    /// The templates as they are rendered, for checks at save time.
+    pub fn renderer(&self) -> &Renderer {
+        &self.renderer
+    }
+
+    /// Where phone numbers without a country code are from.
+    pub fn default_region(&self) -> Option<phonenumber::country::Id> {
+        self.options.default_region
+    }
+
+    /// The name of an account in the ledger.
+    pub fn account_name(&self, id: AccountId) -> Option<&AccountRef> {
+        self.names.get(&id)
+    }
+
+    /// The account named, else the channel's default.
+    fn account(&self, channel: Channel, name: Option<&str>) -> Result<&Arc<SendingAccount>, UnknownAccount> {
+        let provider = match name {
+            Some(name) => self.accounts.get(channel, name)?,
+            None => self.accounts.default_for(channel)?,
+        };
+        self.sending.get(provider.account()).ok_or(UnknownAccount::None(channel))
+    }
+
+    fn account_by_id(&self, id: AccountId) -> Option<&Arc<SendingAccount>> {
+        self.names.get(&id).and_then(|name| self.sending.get(name))
+    }
+
+    /// A restart begins no new day: what left within the last 24 hours counts against daily limits.
+    async fn count_last_day(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        for sent in self.store.sent_within_a_day(now).await? {
+            if let Some(account) = self.account_by_id(sent.account) {
+                account.budget.remember_sent(sent.count, sent.ago, Instant::now());
+            }
+        }
+        Ok(())
+    }
+}

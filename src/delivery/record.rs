@@ -1,0 +1,153 @@
+//! 6. What an outcome means, and its durable record.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Delivery;
+use crate::domain::clock::later;
+use crate::domain::message::Content;
+use crate::domain::{Epoch, HoldReason, NotificationId, Outcome, PermanentReason, ProviderError, retry};
+use crate::limits::Lane;
+use crate::store::{
+    Close, Counts, NewNotification, Next, Record, StoreError, SuppressionScope, Urgency, after_unknown,
+};
+
+/// WhatsApp's code for "stopped marketing messages": other messages still go (Meta's error codes).
+const STOPPED_MARKETING: &str = "131050";
+/// A refused account is asked again after this long: whoever mends it should not have to wait much.
+const CHANNEL_DOWN_WAIT: Duration = Duration::from_secs(60);
+
+/// The attempt that an outcome ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenAttempt {
+    pub(super) n: i16,
+    pub(super) opened_at: Timestamp,
+    pub(super) retry_count: i16,
+    pub(super) resends: i16,
+}
+
+impl Delivery {
+    /// What follows an outcome. In the direct lane somebody waits for the answer, and nothing is tried later.
+    pub(super) fn next(&self, new: &NewNotification, open: &OpenAttempt, outcome: &Outcome, lane: Lane) -> Next {
+        let now = self.clock.now();
+        match (outcome, lane) {
+            (Outcome::Accepted { .. }, _) => Next::Sent,
+            (Outcome::Permanent { .. }, _) => Next::Failed,
+            (Outcome::Ambiguous { .. }, _) => {
+                after_unknown(new.policy, open.resends, new.channel, now, self.options.resend_grace)
+            }
+            (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, Lane::Direct) => {
+                Next::Failed
+            }
+            (Outcome::Transient { .. }, Lane::Queued) => {
+                let retries = u32::try_from(open.retry_count).unwrap_or(0);
+                let allowed = u32::try_from(new.max_retries).unwrap_or(0);
+                retry::wait(retries, allowed, spread(new.id)).map_or(Next::Failed, |wait| Next::Again {
+                    due_at: later(now, wait),
+                    hold: HoldReason::Retry,
+                    counts: Counts::Retry,
+                })
+            }
+            (Outcome::Throttled { after, .. }, Lane::Queued) => {
+                Next::Again { due_at: later(now, *after), hold: HoldReason::RateLimit, counts: Counts::Nothing }
+            }
+            (Outcome::ChannelDown { .. }, Lane::Queued) => Next::Again {
+                due_at: later(now, CHANNEL_DOWN_WAIT),
+                hold: HoldReason::ChannelDown,
+                counts: Counts::Nothing,
+            },
+        }
+    }
+
+    /// The record of one attempt.
+    pub(super) fn close(
+        &self,
+        new: &NewNotification,
+        open: &OpenAttempt,
+        outcome: &Outcome,
+        content: Option<&Content>,
+        next: Next,
+    ) -> Close {
+        let is_resend = matches!(next, Next::Again { counts: Counts::Resend, .. });
+        Close {
+            id: new.id,
+            batch: new.batch,
+            account: new.account,
+            channel: new.channel,
+            priority: new.priority,
+            recipient: new.recipient.clone(),
+            template: new.template.clone(),
+            attempt: open.n,
+            opened_at: open.opened_at,
+            closed_at: self.clock.now(),
+            class: outcome.class(),
+            cause: outcome.cause(),
+            provider_message_id: match outcome {
+                Outcome::Accepted { provider_message_id, .. } => Some(provider_message_id.clone()),
+                _ => None,
+            },
+            error: match outcome {
+                Outcome::Accepted { note, .. } => note.as_ref().map(|note| ProviderError::new("note", note.clone())),
+                _ => outcome.error().cloned(),
+            },
+            text_hash: content.map(Content::hash),
+            flagged: open.resends > 0 || is_resend,
+            suppress: suppression(outcome),
+            next,
+        }
+    }
+
+    /// Makes it durable, however long that takes: the message is out, and only this process knows. Gives up when the
+    /// process is stopped hard; the attempt is then found open, and uncertain. Returns whether the ledger still held
+    /// the attempt open for us.
+    pub(super) async fn record(&self, epoch: Epoch, close: Close, urgency: Urgency) -> Result<bool, StoreError> {
+        const FIRST_WAIT: Duration = Duration::from_millis(50);
+        const LONGEST_WAIT: Duration = Duration::from_secs(5);
+        let mut wait = FIRST_WAIT;
+        let mut tried = false;
+        loop {
+            let record = Record { epoch, closes: vec![close.clone()], urgency };
+            match self.store.record(record).await {
+                Ok(closed) if closed.first() == Some(&true) => return Ok(true),
+                // After an error the first try may have happened all the same.
+                Ok(_) if tried => return self.is_recorded(epoch, &close).await,
+                Ok(_) => return Ok(false),
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    tracing::error!(
+                        notification.id = %close.id,
+                        error = &error as &dyn std::error::Error,
+                        "the outcome of a send is not recorded yet: trying again"
+                    );
+                    tried = true;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn is_recorded(&self, epoch: Epoch, close: &Close) -> Result<bool, StoreError> {
+        let found = self.store.notifications(vec![close.id]).await?;
+        let is_ours = |attempt: &crate::domain::Attempt| {
+            attempt.n == close.attempt && attempt.epoch == epoch && attempt.class == close.class
+        };
+        Ok(found.iter().flat_map(|notification| &notification.attempts).any(is_ours))
+    }
+}
+
+fn suppression(outcome: &Outcome) -> Option<SuppressionScope> {
+    match outcome {
+        Outcome::Permanent { reason: PermanentReason::OptedOut, error } if error.code == STOPPED_MARKETING => {
+            Some(SuppressionScope::Marketing)
+        }
+        Outcome::Permanent { reason: PermanentReason::OptedOut, .. } => Some(SuppressionScope::All),
+        _ => None,
+    }
+}
+
+/// Where in the jitter a notification's waits fall: its id is random enough, and the same wait can be told again.
+fn spread(id: NotificationId) -> f64 {
+    f64::from(id.0.as_bytes()[15]) / 255.0
+}

@@ -1,0 +1,97 @@
+//! 4. Template and data become text.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::domain::message::Content;
+use crate::domain::template::{Template, TemplateBody};
+use crate::domain::{Channel, TemplateId, TemplateVersion};
+use crate::store::{SavedTemplate, Store, StoreError};
+use crate::templates::{Checked, Engine, RenderError, TemplateProblems};
+
+/// Another process's save is seen this much later at most; one's own at once.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Templates kept; beyond it the memory is emptied and fills again.
+const KEPT: usize = 1000;
+
+/// Renders, and remembers which version of a template is current.
+pub struct Renderer {
+    store: Arc<dyn Store>,
+    engine: Arc<Engine>,
+    // Held for a lookup in a map, never over an await.
+    current: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    templates: HashMap<TemplateId, (Instant, SavedTemplate)>,
+    /// Grows with every [`Renderer::forget`]: what was read before it is not kept after it.
+    forgotten: u64,
+}
+
+impl Renderer {
+    pub(super) fn new(store: Arc<dyn Store>, engine: Arc<Engine>) -> Self {
+        Renderer { store, engine, current: Mutex::default() }
+    }
+
+    /// The current version, at most [`FRESH_FOR`] old.
+    pub async fn current(&self, id: &TemplateId) -> Result<Option<SavedTemplate>, StoreError> {
+        let forgotten = {
+            let kept = self.kept();
+            match kept.templates.get(id) {
+                Some((read_at, saved)) if read_at.elapsed() < FRESH_FOR => return Ok(Some(saved.clone())),
+                _ => kept.forgotten,
+            }
+        };
+        let found = self.store.template(id.clone(), None).await?;
+        let mut kept = self.kept();
+        if kept.forgotten == forgotten {
+            if kept.templates.len() >= KEPT {
+                kept.templates.clear();
+            }
+            match &found {
+                Some(saved) => kept.templates.insert(id.clone(), (Instant::now(), saved.clone())),
+                None => kept.templates.remove(id),
+            };
+        }
+        Ok(found)
+    }
+
+    /// A template was saved or deleted here: what is remembered of it is old.
+    pub fn forget(&self, id: &TemplateId) {
+        let mut kept = self.kept();
+        kept.forgotten += 1;
+        kept.templates.remove(id);
+    }
+
+    /// The version a notification was accepted with.
+    pub(super) async fn version(
+        &self,
+        id: &TemplateId,
+        version: TemplateVersion,
+    ) -> Result<Option<Template>, StoreError> {
+        Ok(self.store.template(id.clone(), Some(version)).await?.map(|saved| saved.template))
+    }
+
+    pub fn render(&self, template: &Template, channel: Channel, data: &Value) -> Result<Content, RenderError> {
+        self.engine.render(template, channel, data)
+    }
+
+    /// Syntax, limits, and the variables used.
+    pub fn check(&self, body: &TemplateBody) -> Result<Checked, TemplateProblems> {
+        self.engine.check(body)
+    }
+
+    /// A text that no template made.
+    pub(super) fn given(&self, channel: Channel, text: &str) -> Result<Content, RenderError> {
+        self.engine.given(channel, text)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

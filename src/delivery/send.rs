@@ -1,0 +1,84 @@
+//! 5. One hand-off to the provider, within its deadline and this process's lease.
+
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+
+use super::{Delivery, SendingAccount};
+use crate::domain::message::OutgoingMessage;
+use crate::domain::{Epoch, Outcome, OutcomeClass, ProviderError};
+use crate::limits::RecipientKey;
+
+impl Delivery {
+    /// Hands `message` off and tells the account's budget how it went. Ends by `deadline`.
+    pub(super) async fn hand_off(
+        &self,
+        account: &SendingAccount,
+        epoch: Epoch,
+        message: &OutgoingMessage,
+        deadline: Instant,
+    ) -> Outcome {
+        let recipient = RecipientKey::of(&message.recipient);
+        if !self.lease.allows(epoch) {
+            return not_sent("lease", "this process may have lost its lease on the ledger: nothing was sent");
+        }
+        let time_limit = deadline.saturating_duration_since(Instant::now());
+        if time_limit.is_zero() {
+            return not_sent("deadline", "the deadline had passed before anything was sent");
+        }
+        // A provider that panics must not take the record of the attempt with it.
+        let sending = std::panic::AssertUnwindSafe(account.provider.send(message, time_limit)).catch_unwind();
+        let outcome = sending.await.unwrap_or_else(|_| Outcome::Ambiguous {
+            error: ProviderError::new(
+                "panic",
+                "the adapter panicked: it is a bug, and unknown whether the message left",
+            ),
+        });
+        match &outcome {
+            Outcome::Accepted { .. } => account.budget.succeeded(recipient, Instant::now()),
+            Outcome::Throttled { scope, after, .. } => {
+                let pause = account.budget.throttled(*scope, recipient, *after, Instant::now());
+                tracing::warn!(
+                    account = %account.name(),
+                    scope = %pause.scope,
+                    pause_ms = millis(pause.until.saturating_duration_since(Instant::now())),
+                    "throttled by the provider"
+                );
+            }
+            Outcome::ChannelDown { reason, error } => {
+                tracing::error!(account = %account.name(), %reason, code = error.code, "the account cannot send");
+            }
+            Outcome::Permanent { .. } | Outcome::Transient { .. } | Outcome::Ambiguous { .. } => {}
+        }
+        metrics::counter!(
+            "vestnik_attempts_total",
+            "account" => account.name().to_string(),
+            "outcome" => outcome.class().as_str()
+        )
+        .increment(1);
+        log_attempt(account, message, &outcome);
+        outcome
+    }
+}
+
+fn log_attempt(account: &SendingAccount, message: &OutgoingMessage, outcome: &Outcome) {
+    let code = outcome.error().map(|error| error.code.as_str());
+    match outcome.class() {
+        OutcomeClass::Accepted => tracing::info!(
+            notification.id = %message.id, account = %account.name(), outcome = %outcome.class(), "attempt ended"
+        ),
+        _ => tracing::warn!(
+            notification.id = %message.id, account = %account.name(), outcome = %outcome.class(),
+            cause = outcome.cause(), code, "attempt ended"
+        ),
+    }
+}
+
+fn not_sent(code: &str, detail: &str) -> Outcome {
+    Outcome::Transient { handed_off: false, error: ProviderError::new(code, detail) }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,142 @@
+//! The HTTP API: reads requests, asks `delivery` and the ledger, answers. One file per resource.
+//!
+//! It never calls a provider or a broker itself. Mistakes are [`problem::Problem`]s; every answer carries a request
+//! id; bodies, headers and times are bounded.
+
+mod auth;
+mod extract;
+mod health;
+mod idempotency;
+mod notifications;
+pub mod problem;
+mod request_id;
+mod server;
+mod suppressions;
+mod templates;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::response::IntoResponse as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use auth::{KeyCheck, hash_key};
+pub use server::serve;
+
+use self::problem::Problem;
+use crate::delivery::Delivery;
+use crate::domain::{Clock, IdSource};
+use crate::store::Store;
+
+/// What bounds a request; the section `[http]` of the settings.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    pub body_limit_bytes: usize,
+    /// A client gets this long to send its headers.
+    pub header_time_limit: Duration,
+    /// No request is worked on for longer.
+    pub request_time_limit: Duration,
+    /// The server listens on loopback, where no key is needed as long as there is none.
+    pub is_loopback: bool,
+}
+
+/// Everything handlers use.
+pub struct ApiParts {
+    pub delivery: Arc<Delivery>,
+    pub store: Arc<dyn Store>,
+    pub keys: KeyCheck,
+    pub clock: Arc<dyn Clock>,
+    pub ids: IdSource,
+    pub options: HttpOptions,
+    pub metrics: PrometheusHandle,
+    /// Cancelled when no new work may begin: readiness says so.
+    pub stopping: CancellationToken,
+}
+
+/// Shared by all requests.
+pub type Api = Arc<ApiParts>;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Vestnik",
+        description = "Notifications for CRM teams: WhatsApp and Telegram, sent now, remembered for good.\n\n\
+            Errors are `application/problem+json`. Lists are paged: give `nextCursor` back as `cursor`. \
+            `Idempotency-Key` on a POST makes it safe to repeat."
+    ),
+    tags(
+        (name = "notifications", description = "Send, and see what became of it"),
+        (name = "templates", description = "Texts with variables, in immutable versions"),
+        (name = "suppressions", description = "Addresses that opted out"),
+        (name = "operations", description = "Health and figures")
+    ),
+    modifiers(&BearerKey)
+)]
+struct Description;
+
+struct BearerKey;
+
+impl utoipa::Modify for BearerKey {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A key made by `vestnik keys create`. Not needed on loopback while there is no key."))
+            .build();
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+fn described() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
+    let guarded = OpenApiRouter::new()
+        .routes(routes!(notifications::create, notifications::list))
+        .routes(routes!(notifications::auto))
+        .routes(routes!(notifications::show))
+        .routes(routes!(templates::list))
+        .routes(routes!(templates::save, templates::show, templates::delete))
+        .routes(routes!(suppressions::list, suppressions::create))
+        .routes(routes!(suppressions::delete));
+    let open = OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics));
+    (guarded, open)
+}
+
+/// The OpenAPI 3.1 document of all routes.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (guarded, open) = described();
+    let (_, description) =
+        OpenApiRouter::<Api>::with_openapi(Description::openapi()).merge(guarded).merge(open).split_for_parts();
+    description
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let (guarded, open) = described();
+    let guarded = guarded
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::layer))
+        .layer(DefaultBodyLimit::max(api.options.body_limit_bytes));
+    let (router, description) =
+        OpenApiRouter::with_openapi(Description::openapi()).merge(guarded).merge(open).split_for_parts();
+    let time_limit = api.options.request_time_limit;
+    router
+        .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", description))
+        .fallback(|| async { Problem::not_found("there is nothing at this path; /docs lists what there is") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(axum::middleware::from_fn(move |request, next: axum::middleware::Next| async move {
+            let answered = tokio::time::timeout(time_limit, next.run(request)).await;
+            answered.unwrap_or_else(|_| Problem::timeout().into_response())
+        }))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), request_id::layer))
+        .with_state(api)
+}

@@ -1,0 +1,166 @@
+//! `/v1/templates`: texts with variables, in immutable versions.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::auth::Caller;
+use super::extract::{ValidJson, ValidPath, ValidQuery};
+use super::notifications::page_limit;
+use super::problem::{FieldError, Problem};
+use crate::domain::template::TemplateBody;
+use crate::domain::{TemplateId, TemplateVersion};
+use crate::store::{SavedTemplate, Scope};
+
+/// A version of a template.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TemplateView {
+    id: String,
+    version: i32,
+    saved_at: Timestamp,
+    /// The variables it prints or asks for.
+    variables: Vec<String>,
+    #[serde(flatten)]
+    body: TemplateBody,
+}
+
+/// A page of templates, by name.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TemplatePage {
+    items: Vec<TemplateView>,
+    /// Give it back as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// 1 to 500; 50 if absent.
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VersionQuery {
+    /// An older version; the current one if absent.
+    version: Option<i32>,
+}
+
+/// Saves a template. Each save that changes something is a new version; notifications keep the one they were accepted
+/// with.
+#[utoipa::path(
+    put, path = "/v1/templates/{id}", tag = "templates", security(("key" = [])),
+    params(("id" = String, Path, description = "Its name: letters, digits, `.`, `_`, `-`")),
+    request_body = TemplateBody,
+    responses(
+        (status = 200, body = TemplateView, description = "Saved"),
+        (status = 422, body = Problem, description = "It is wrong: part, line and column of each mistake")
+    )
+)]
+pub(super) async fn save(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidPath(id): ValidPath<String>,
+    ValidJson { value, .. }: ValidJson<TemplateBody>,
+) -> Result<Json<TemplateView>, Problem> {
+    caller.may(Scope::Manage)?;
+    let id = TemplateId::parse(&id).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
+    api.delivery.renderer().check(&value)?;
+    let saved = api.store.save_template(id.clone(), Arc::new(value), api.clock.now()).await?;
+    api.delivery.renderer().forget(&id);
+    Ok(Json(view(&api, saved)))
+}
+
+/// The current version of a template, or an older one.
+#[utoipa::path(
+    get, path = "/v1/templates/{id}", tag = "templates", security(("key" = [])),
+    params(("id" = String, Path, description = "Its name"), VersionQuery),
+    responses(
+        (status = 200, body = TemplateView, description = "The version"),
+        (status = 404, body = Problem, description = "There is none")
+    )
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidPath(id): ValidPath<String>,
+    ValidQuery(query): ValidQuery<VersionQuery>,
+) -> Result<Json<TemplateView>, Problem> {
+    caller.may(Scope::Read)?;
+    let id = TemplateId::parse(&id).map_err(|_| none())?;
+    let found = api.store.template(id, query.version.map(TemplateVersion)).await?;
+    found.map(|saved| Json(view(&api, saved))).ok_or_else(none)
+}
+
+/// All templates, by name.
+#[utoipa::path(
+    get, path = "/v1/templates", tag = "templates", security(("key" = [])),
+    params(PageQuery),
+    responses((status = 200, body = TemplatePage, description = "A page"))
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidQuery(query): ValidQuery<PageQuery>,
+) -> Result<Json<TemplatePage>, Problem> {
+    caller.may(Scope::Read)?;
+    let limit = page_limit(query.limit)?;
+    let after = query.cursor.map(|cursor| {
+        let wrong =
+            || Problem::invalid(vec![FieldError::new("/cursor", "this is not a nextCursor of an earlier page")]);
+        TemplateId::parse(&cursor).map_err(|_| wrong())
+    });
+    let mut found = api.store.list_templates(after.transpose()?, limit + 1).await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found.last().filter(|_| more).map(|saved| saved.template.id.to_string());
+    Ok(Json(TemplatePage { items: found.into_iter().map(|saved| view(&api, saved)).collect(), next_cursor }))
+}
+
+/// Deletes a template. Its versions stay readable for what was sent with them.
+#[utoipa::path(
+    delete, path = "/v1/templates/{id}", tag = "templates", security(("key" = [])),
+    params(("id" = String, Path, description = "Its name")),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 404, body = Problem, description = "There is none")
+    )
+)]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidPath(id): ValidPath<String>,
+) -> Result<StatusCode, Problem> {
+    caller.may(Scope::Manage)?;
+    let id = TemplateId::parse(&id).map_err(|_| none())?;
+    let was_there = api.store.delete_template(id.clone(), api.clock.now()).await?;
+    api.delivery.renderer().forget(&id);
+    if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(none()) }
+}
+
+fn none() -> Problem {
+    Problem::not_found("there is no such template, or no such version of it")
+}
+
+fn view(api: &Api, saved: SavedTemplate) -> TemplateView {
+    // What an earlier release saved may not pass today; it is shown all the same.
+    let variables = api.delivery.renderer().check(&saved.template.body).map(|checked| checked.variables);
+    TemplateView {
+        id: saved.template.id.to_string(),
+        version: saved.template.version.0,
+        saved_at: saved.saved_at,
+        variables: variables.unwrap_or_default(),
+        body: (*saved.template.body).clone(),
+    }
+}

@@ -1,0 +1,154 @@
+//! A notification as the API shows it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::delivery::Delivery;
+use crate::domain::{
+    Attempt, BatchId, Channel, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority, RecordIds, Status,
+};
+use crate::store::FoundNotification;
+
+/// What was asked, where it stands, and every attempt.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct NotificationView {
+    pub(super) id: NotificationId,
+    pub(super) status: Status,
+    channel: Channel,
+    /// In the form it was sent to: E.164, chat id.
+    recipient: String,
+    account: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template_version: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_id: Option<BatchId>,
+    /// What it waits for, and until when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold_reason: Option<HoldReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at: Option<Timestamp>,
+    attempts: Vec<AttemptView>,
+    /// Why it failed, or was not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
+    /// Seconds after which the same may succeed; only in the answer to the send itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<f64>,
+    context: RecordIds,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
+    priority: Priority,
+    policy: Policy,
+    mode: Mode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<Timestamp>,
+    created_at: Timestamp,
+}
+
+/// One send.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AttemptView {
+    n: i16,
+    /// `accepted`, `permanent`, `transient`, `throttled`, `channel_down`, `ambiguous`, `lost`; `open` while it runs.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_message_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
+    opened_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed_at: Option<Timestamp>,
+    /// This and another attempt may both have reached the person.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    flagged: bool,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ErrorView {
+    /// `recipient`, `opted_out`, `content`, `template`, `policy`, `transient`, `throttled`, `auth`, `billing`, …
+    class: String,
+    /// The provider's own code, or ours for what never reached it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    code: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+    /// Whether the same request may succeed later.
+    retryable: bool,
+}
+
+impl NotificationView {
+    pub(super) fn new(found: FoundNotification, delivery: &Delivery, retry_after: Option<Duration>) -> Self {
+        let mut attempts: Vec<_> = found.attempts.iter().map(attempt).collect();
+        if let Some((opened_at, _)) = found.open {
+            attempts.push(AttemptView {
+                n: found.attempt,
+                outcome: "open",
+                provider_message_id: None,
+                error: None,
+                opened_at,
+                closed_at: None,
+                flagged: false,
+            });
+        }
+        let is_waiting = found.status.in_flight() && found.status != Status::Sending;
+        let error = match (&found.failure, found.status) {
+            (Some((class, error)), _) => Some(error_view(class, &error.code, &error.detail)),
+            // Nobody can say whether it arrived; what was seen is in its last attempt.
+            (None, Status::Uncertain) => found.attempts.last().and_then(|last| attempt(last).error),
+            (None, _) => None,
+        };
+        NotificationView {
+            id: found.id,
+            status: found.status,
+            channel: found.channel,
+            recipient: found.recipient,
+            account: delivery.account_name(found.account).map_or_else(String::new, |account| account.name.to_string()),
+            template_id: found.template.as_ref().map(|(id, _)| id.as_str().to_owned()),
+            template_version: found.template.as_ref().map(|(_, version)| version.0),
+            batch_id: found.batch,
+            hold_reason: found.hold,
+            due_at: is_waiting.then_some(found.due_at),
+            attempts,
+            error,
+            retry_after: retry_after.map(|wait| (wait.as_secs_f64() * 10.0).ceil() / 10.0),
+            context: found.records,
+            metadata: found.metadata.and_then(|json| RawValue::from_string(json).ok()),
+            external_id: found.external_id,
+            priority: found.priority,
+            policy: found.policy,
+            mode: found.mode,
+            not_after: found.not_after,
+            created_at: found.created_at,
+        }
+    }
+}
+
+fn attempt(attempt: &Attempt) -> AttemptView {
+    let error = attempt.error.as_ref().map(|error| error_view(&attempt.cause, &error.code, &error.detail));
+    AttemptView {
+        n: attempt.n,
+        outcome: attempt.class.as_str(),
+        provider_message_id: attempt.provider_message_id.clone(),
+        error,
+        opened_at: attempt.opened_at,
+        closed_at: Some(attempt.closed_at),
+        flagged: attempt.flagged,
+    }
+}
+
+fn error_view(class: &str, code: &str, detail: &str) -> ErrorView {
+    let retryable = [OutcomeClass::Transient, OutcomeClass::Throttled].iter().any(|known| known.as_str() == class);
+    ErrorView { class: class.to_owned(), code: code.to_owned(), detail: detail.to_owned(), retryable }
+}
