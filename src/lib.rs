@@ -4,13 +4,16 @@
 //! (`delivery`). Dependencies point one way: `cli → app → {http, delivery} → {store, limits, channels, templates} →
 //! domain`.
 
+pub mod app;
 pub mod channels;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod http;
+pub mod lifecycle;
 pub mod limits;
 pub mod simulator;
 pub mod store;
+pub mod telemetry;
 pub mod templates;

@@ -1,20 +1,42 @@
 //! The `vestnik` binary: arguments, command, exit code.
 
-use clap::Parser;
-use vestnik::cli::simulator::{self, SimulatorArgs};
+use std::io::Write as _;
+use std::process::ExitCode;
 
+use clap::Parser as _;
+use vestnik::cli::{Cli, Ended};
+
+// glibc's allocator keeps what a burst of sends left behind.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[derive(Parser)]
-#[command(name = "vestnik", version)]
-enum Command {
-    Simulator(SimulatorArgs),
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("could not start the runtime")),
+    };
+    let ended = runtime.block_on(cli.run());
+    // What was cut off is not waited for: the ledger knows it.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::Badly) => ExitCode::FAILURE,
+        Err(error) => failed(&error),
+    }
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::Simulator(args) => simulator::run(args).await,
+/// The chain of causes on one line, hints on lines of their own.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    let chain = chain.join(": ");
+    let (what, hints): (Vec<_>, Vec<_>) = chain.split('\n').partition(|line| !line.starts_with("hint: "));
+    let mut text = format!("error: {}\n", what.join(": "));
+    for hint in hints {
+        text.push_str(hint);
+        text.push('\n');
     }
+    // Where standard error is gone, nobody can be told.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(2)
 }

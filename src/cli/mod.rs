@@ -1,3 +1,78 @@
 //! The command line: a file per subcommand, each with its arguments and a `run`.
+//!
+//! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
+pub mod keys;
+pub mod ledger;
+pub mod openapi;
+pub mod printer;
+pub mod serve;
 pub mod simulator;
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+pub use printer::Printer;
+
+use crate::config::Settings;
+
+/// Notifications for CRM teams, with books that balance.
+#[derive(Debug, Parser)]
+#[command(name = "vestnik", version, about, propagate_version = true)]
+pub struct Cli {
+    /// The settings file; without it `vestnik.toml`, if there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Serve(serve::ServeArgs),
+    Keys(keys::KeysArgs),
+    Migrate(ledger::MigrateArgs),
+    Verify(ledger::VerifyArgs),
+    Simulator(simulator::SimulatorArgs),
+    Openapi(openapi::OpenapiArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Print completions for a shell.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    pub shell: clap_complete::Shell,
+}
+
+/// How a command ended, beside by an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Well,
+    /// It did what it was asked, and what it found is not well: exit code 1.
+    Badly,
+}
+
+impl Cli {
+    pub async fn run(self) -> anyhow::Result<Ended> {
+        let printer = Printer::new(self.json);
+        let settings = || Settings::load(self.config.as_deref());
+        match self.command {
+            Command::Serve(args) => serve::run(args, settings()?, printer).await,
+            Command::Keys(args) => keys::run(args, settings()?, printer).await,
+            Command::Migrate(args) => ledger::migrate(args, settings()?, printer).await,
+            Command::Verify(args) => ledger::verify(args, settings()?, printer).await,
+            Command::Simulator(args) => simulator::run(args, printer).await.map(|()| Ended::Well),
+            Command::Openapi(args) => openapi::run(args, printer),
+            Command::Completions(args) => {
+                let mut script = Vec::new();
+                clap_complete::generate(args.shell, &mut Cli::command(), "vestnik", &mut script);
+                printer.text(&String::from_utf8_lossy(&script))?;
+                Ok(Ended::Well)
+            }
+        }
+    }
+}

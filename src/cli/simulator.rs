@@ -1,6 +1,5 @@
 //! `vestnik simulator`: the providers' stand-in as a process of its own.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Printer;
 use crate::domain::SystemClock;
 use crate::simulator::{Scenario, Simulator, SimulatorOptions};
 
@@ -30,13 +30,10 @@ pub struct SimulatorArgs {
     /// Listen on an address that others can reach: whoever can, reads the record and changes the scenario.
     #[arg(long)]
     pub allow_remote: bool,
-    /// Say where it listens as one line of JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Runs until SIGINT or SIGTERM.
-pub async fn run(args: SimulatorArgs) -> anyhow::Result<()> {
+pub async fn run(args: SimulatorArgs, printer: Printer) -> anyhow::Result<()> {
     if !args.listen.ip().is_loopback() && !args.allow_remote {
         bail!(
             "{} can be reached by others, and the simulator asks nobody who they are\nhint: listen on 127.0.0.1, or \
@@ -65,15 +62,15 @@ pub async fn run(args: SimulatorArgs) -> anyhow::Result<()> {
     let simulator = Simulator::start(options)
         .await
         .with_context(|| format!("could not start on {}\nhint: --listen takes another address", args.listen))?;
-    greeting.print(&simulator.url(), args.seed, args.json)?;
+    greeting.print(&simulator.url(), args.seed, printer)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
     let taken = simulator.taken_count();
     simulator.stop().await;
-    if !args.json {
-        print(&format!("stopped; {taken} messages were taken\n"))?;
+    if !printer.is_json() {
+        printer.line(format!("stopped; {taken} messages were taken"))?;
     }
     Ok(())
 }
@@ -94,15 +91,15 @@ impl Greeting {
         }
     }
 
-    fn print(&self, url: &str, seed: u64, as_json: bool) -> anyhow::Result<()> {
-        if as_json {
+    fn print(&self, url: &str, seed: u64, printer: Printer) -> anyhow::Result<()> {
+        if printer.is_json() {
             let line = json!({
                 "url": url,
                 "seed": seed,
                 "whatsapp": { "token": self.whatsapp_token, "phoneNumberId": self.phone_number_id },
                 "telegram": { "token": self.telegram_token },
             });
-            return print(&format!("{line}\n"));
+            return printer.line(line.to_string());
         }
         let mut text = format!("the simulator listens on {url} (seed {seed}); point Vestnik here with\n\n");
         for (key, value) in [
@@ -119,15 +116,6 @@ impl Greeting {
         text.push_str(&format!(
             "\nwhat was taken: {url}/_sim/taken   figures: {url}/_sim/stats   behaviour: {url}/_sim/scenario\n"
         ));
-        print(&text)
-    }
-}
-
-/// A reader that went away (`| head -1`) is no reason to stop serving.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("could not write to stdout"),
-        Ok(()) | Err(_) => Ok(()),
+        printer.text(&text)
     }
 }

@@ -54,6 +54,20 @@ pub(crate) fn pending(
     Ok(&MIGRATIONS[applied.len()..])
 }
 
+/// For whoever only reads.
+///
+/// # Errors
+/// [`StoreError::Setup`] when the ledger is older or newer than this program.
+pub(crate) fn must_be_current(
+    applied: &[(i64, String)],
+    text: fn(&Migration) -> &'static str,
+) -> Result<(), StoreError> {
+    if pending(applied, text)?.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Setup("the ledger is of an older version: run `vestnik migrate` first".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -110,3 +110,14 @@ pub async fn connect(options: &LedgerOptions, clock: Arc<dyn Clock>) -> Result<A
         None => Ok(Arc::new(sqlite::Sqlite::open(options, clock).await?)),
     }
 }
+
+/// Opens an existing ledger to look at it; every change is refused. A SQLite ledger may be in use by another process.
+///
+/// # Errors
+/// [`StoreError::Setup`] when there is none, or not of this version.
+pub async fn connect_read_only(options: &LedgerOptions, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+    match &options.database_url {
+        Some(url) => Ok(Arc::new(postgres::Postgres::connect_read_only(url, options, clock).await?)),
+        None => Ok(Arc::new(sqlite::Sqlite::open_read_only(options, clock).await?)),
+    }
+}

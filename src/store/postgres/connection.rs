@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::migrations::{self, hash};
@@ -119,6 +120,18 @@ pub(super) async fn migrate(client: &mut Object) -> Result<(), StoreError> {
         .map_err(failed)?;
     }
     tx.commit().await.map_err(failed)
+}
+
+pub(super) async fn must_be_current(client: &Object) -> Result<(), StoreError> {
+    let rows = client.query("SELECT version, sha256 FROM schema_migrations ORDER BY version", &[]).await;
+    let rows = rows.map_err(|error| match error.code() {
+        Some(&SqlState::UNDEFINED_TABLE) => {
+            StoreError::Setup("there is no ledger in this database: `vestnik serve` or `vestnik migrate` makes one".into())
+        }
+        _ => from_postgres("reading the ledger's version", error),
+    })?;
+    let applied: Vec<(i64, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    migrations::must_be_current(&applied, |migration| migration.postgres)
 }
 
 /// A refused value or constraint is a bug; everything else (connection, shutdown, time, locks, disk) may pass.

@@ -67,6 +67,21 @@ impl Postgres {
         connection::check_durability(&client).await?;
         connection::migrate(&mut client).await?;
         drop(client);
+        Ok(Self::new(pool, options, clock))
+    }
+
+    /// Connects to an existing ledger to look at it; changes nothing.
+    pub async fn connect_read_only(
+        url: &SecretString,
+        options: &LedgerOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
+        let pool = connection::pool(url, options)?;
+        connection::must_be_current(&connection::get(&pool, "connecting to PostgreSQL").await?).await?;
+        Ok(Self::new(pool, options, clock))
+    }
+
+    fn new(pool: Pool, options: &LedgerOptions, clock: Arc<dyn Clock>) -> Self {
         let ids = Arc::new(IdSource::new(clock));
         let shared = Shared {
             pool: pool.clone(),
@@ -77,7 +92,7 @@ impl Postgres {
         // The committers end when the ledger is dropped: their channels close.
         let tracker = TaskTracker::new();
         let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared);
-        Ok(Postgres {
+        Postgres {
             pool,
             ids,
             call_timeout: options.call_timeout,
@@ -86,7 +101,7 @@ impl Postgres {
             bulk_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(bulk.clone(), group)),
             urgent_open: Committer::start(&tracker, GROUP_ROWS, move |group| open::commit(opening.clone(), group)),
             record: Committer::start(&tracker, GROUP_ROWS, move |group| record::commit(recording.clone(), group)),
-        })
+        }
     }
 }
 

@@ -107,6 +107,17 @@ impl Connections {
         })
     }
 
+    /// Without a writer: every change is refused.
+    pub(super) fn read_only(path: &Path) -> Self {
+        Connections {
+            shared: Arc::new(Shared { queue: Mutex::new(Queue { closed: true, ..Queue::default() }), wake: Condvar::new() }),
+            writer: Mutex::new(None),
+            readers: Arc::new(Mutex::new(Vec::new())),
+            reader_permits: Arc::new(Semaphore::new(READERS)),
+            path: path.into(),
+        }
+    }
+
     /// Runs `run` in the writer's next transaction; `Ok` means committed. If the commit fails after `run` succeeded,
     /// `undo` gets what it returned. The change happens even if the returned future is dropped.
     pub(super) async fn write<T: Send + 'static>(

@@ -19,7 +19,7 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
-    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, recovery,
+    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, migrations, recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
 
@@ -29,8 +29,9 @@ pub struct Sqlite {
     opens: Arc<OpenSets>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
-    /// Held as long as the ledger is open: a second process is refused, and every earlier epoch is known to be dead.
-    _lock: File,
+    /// Held as long as the ledger is open for writing: a second process is refused, and every earlier epoch is known
+    /// to be dead.
+    _lock: Option<File>,
 }
 
 impl Sqlite {
@@ -40,8 +41,22 @@ impl Sqlite {
         let now = clock.now();
         let opened = tokio::task::spawn_blocking(move || setup::open(&dir, normal, now)).await;
         let (connections, lock) = opened.map_err(|error| StoreError::refused("opening the ledger", error))??;
+        Ok(Self::new(connections, clock, Some(lock)))
+    }
+
+    /// Opens an existing ledger to look at it, beside a process that may be using it.
+    pub async fn open_read_only(options: &LedgerOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let path = setup::existing(&options.data_dir)?;
+        let ledger = Self::new(Connections::read_only(&path), clock, None);
+        let applied = ledger.read("reading the ledger's version", setup::APPLIED.into(), vec![]).await?;
+        let applied = applied.iter().map(|row| Ok((row.int(0)?, row.text(1)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        migrations::must_be_current(&applied, |migration| migration.sqlite)?;
+        Ok(ledger)
+    }
+
+    fn new(connections: Connections, clock: Arc<dyn Clock>, lock: Option<File>) -> Self {
         let ids = Arc::new(IdSource::new(Arc::clone(&clock)));
-        Ok(Sqlite { connections, opens: Arc::default(), ids, clock, _lock: lock })
+        Sqlite { connections, opens: Arc::default(), ids, clock, _lock: lock }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening the file: folder, lock, migrations.
 
 use std::fs::{self, File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -10,10 +10,27 @@ use super::connection::{Connections, from_sqlite, open_writer};
 use crate::store::StoreError;
 use crate::store::migrations::{self, hash};
 
+const FILE: &str = "ledger.sqlite3";
+
+/// What was applied, in order.
+pub(super) const APPLIED: &str = "SELECT version, sha256 FROM schema_migrations ORDER BY version";
+
+/// The file of a ledger that is there already.
+pub(super) fn existing(dir: &Path) -> Result<PathBuf, StoreError> {
+    let path = dir.join(FILE);
+    match fs::metadata(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(StoreError::Setup(format!(
+            "there is no ledger at {} ({error}): `vestnik serve` or `vestnik migrate` makes one",
+            path.display()
+        ))),
+    }
+}
+
 pub(super) fn open(dir: &Path, normal: bool, now: Timestamp) -> Result<(Connections, File), StoreError> {
     make_private_dir(dir)?;
     let lock = lock(dir)?;
-    let path = dir.join("ledger.sqlite3");
+    let path = dir.join(FILE);
     let mut db = open_writer(&path, normal)?;
     migrate(&mut db, now)?;
     Ok((Connections::start(db, &path)?, lock))
@@ -55,7 +72,7 @@ fn migrate(db: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
     .map_err(failed)?;
     let applied: Vec<(i64, String)> = {
         let mut statement =
-            tx.prepare("SELECT version, sha256 FROM schema_migrations ORDER BY version").map_err(failed)?;
+            tx.prepare(APPLIED).map_err(failed)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)?
     };

@@ -1,0 +1,177 @@
+//! Composition root: the one place that picks implementations.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+
+use crate::channels::{HttpClient, Provider, Telegram, WhatsApp};
+use crate::config::Settings;
+use crate::config::limits::LimitSettings;
+use crate::delivery::{Delivery, DeliveryOptions, Parts};
+use crate::domain::{Clock, IdSource, SystemClock};
+use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
+use crate::lifecycle::{Lifecycle, Stopped};
+use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
+use crate::telemetry;
+use crate::templates::{Engine, Limits};
+
+/// How long an idempotency key is remembered.
+const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// A bootstrap key shorter than this can be guessed.
+const SHORTEST_KEY: usize = 24;
+
+/// The running service.
+pub struct App {
+    pub addr: SocketAddr,
+    pub store: Arc<dyn Store>,
+    pub delivery: Arc<Delivery>,
+    /// Whether requests need a key.
+    pub needs_key: bool,
+    lifecycle: Lifecycle,
+    grace: Duration,
+}
+
+impl App {
+    /// Opens the ledger, settles what an earlier life left, and answers requests.
+    pub async fn start(settings: &Settings, lifecycle: Lifecycle) -> anyhow::Result<App> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = store::connect(&ledger_options(settings), Arc::clone(&clock)).await?;
+        let ids = IdSource::new(Arc::clone(&clock));
+        let needs_key = set_up_keys(settings, &*store, &ids, &*clock).await?;
+        let listen = settings.http.listen;
+        if !needs_key && !listen.ip().is_loopback() {
+            bail!(
+                "{listen} can be reached by others, and there is no API key yet\nhint: make one with `vestnik keys \
+                 create`, or set VESTNIK_BOOTSTRAP_KEY, or listen on 127.0.0.1"
+            );
+        }
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address"))?;
+        let addr = listener.local_addr().context("cannot tell the address listened on")?;
+        let engine = Arc::new(Engine::new(Limits {
+            source_bytes: settings.templates.source_bytes,
+            fuel: settings.templates.fuel,
+            output_bytes: settings.templates.output_bytes,
+        }));
+        let delivery = Delivery::start(Parts {
+            store: Arc::clone(&store),
+            engine,
+            providers: providers(settings)?,
+            clock: Arc::clone(&clock),
+            options: delivery_options(settings),
+            process_name: format!("{addr} (pid {})", std::process::id()),
+            tracker: lifecycle.tracker().clone(),
+            stopping: lifecycle.soft().clone(),
+        })
+        .await?;
+        let metrics = telemetry::figures();
+        let upkeep = metrics.clone();
+        let soft = lifecycle.soft().clone();
+        lifecycle.tracker().spawn(async move {
+            /// The exporter keeps every sample of a histogram until somebody folds them.
+            const UPKEEP: Duration = Duration::from_secs(5);
+            while tokio::time::timeout(UPKEEP, soft.cancelled()).await.is_err() {
+                upkeep.run_upkeep();
+            }
+        });
+        let options = http_options(settings, addr);
+        let header_time_limit = options.header_time_limit;
+        let api = Arc::new(ApiParts {
+            delivery: Arc::clone(&delivery),
+            keys: KeyCheck::new(Arc::clone(&store)),
+            store: Arc::clone(&store),
+            clock,
+            ids,
+            options,
+            metrics,
+            stopping: lifecycle.soft().clone(),
+        });
+        let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
+        lifecycle.tracker().spawn(serve(listener, router(api), header_time_limit, tracker, soft));
+        let grace = Duration::from_millis(settings.http.shutdown_grace_ms);
+        Ok(App { addr, store, delivery, needs_key, lifecycle, grace })
+    }
+
+    /// Runs until told to stop, then settles what runs.
+    pub async fn run(self) -> anyhow::Result<Stopped> {
+        self.lifecycle.soft().cancelled().await;
+        let stopped = self.lifecycle.stop(self.delivery.settled(), self.grace).await;
+        if stopped == Stopped::Finished {
+            self.delivery.finish().await.context("could not give back what was in hand")?;
+        }
+        Ok(stopped)
+    }
+}
+
+/// Where the ledger is, by the settings.
+pub fn ledger_options(settings: &Settings) -> LedgerOptions {
+    LedgerOptions {
+        database_url: settings.ledger.database_url.clone(),
+        data_dir: settings.ledger.data_dir.clone(),
+        pool_size: settings.ledger.pool_size,
+        call_timeout: Duration::from_millis(settings.ledger.call_timeout_ms),
+        sqlite_normal: settings.ledger.synchronous.is_normal(),
+        lease: Duration::from_millis(settings.delivery.lease_ms),
+    }
+}
+
+fn delivery_options(settings: &Settings) -> DeliveryOptions {
+    let delivery = &settings.delivery;
+    DeliveryOptions {
+        direct_deadline: Duration::from_millis(delivery.direct_deadline_ms),
+        auto_threshold: delivery.auto_threshold,
+        direct_concurrency: delivery.direct_concurrency,
+        send_deadline: Duration::from_millis(delivery.send_deadline_ms),
+        resend_grace: Duration::from_millis(delivery.resend_grace_ms),
+        lease: Duration::from_millis(delivery.lease_ms),
+        key_lifetime: KEY_LIFETIME,
+        default_region: delivery.default_region,
+    }
+}
+
+fn http_options(settings: &Settings, addr: SocketAddr) -> HttpOptions {
+    HttpOptions {
+        body_limit_bytes: settings.http.body_limit_bytes,
+        header_time_limit: Duration::from_millis(settings.http.header_time_limit_ms),
+        request_time_limit: Duration::from_millis(settings.http.request_time_limit_ms),
+        is_loopback: addr.ip().is_loopback(),
+    }
+}
+
+/// Every account of the settings, with its budget.
+pub fn providers(settings: &Settings) -> anyhow::Result<Vec<(Arc<dyn Provider>, LimitSettings)>> {
+    let client = HttpClient::new();
+    let mut providers: Vec<(Arc<dyn Provider>, LimitSettings)> = Vec::new();
+    for (name, account) in &settings.whatsapp {
+        providers.push((Arc::new(WhatsApp::new(name, account, client.clone())?), account.limits.clone()));
+    }
+    for (name, account) in &settings.telegram {
+        providers.push((Arc::new(Telegram::new(name, account, client.clone())?), account.limits.clone()));
+    }
+    Ok(providers)
+}
+
+/// Takes the bootstrap key, if one is set. Returns whether requests need a key.
+async fn set_up_keys(
+    settings: &Settings,
+    store: &dyn Store,
+    ids: &IdSource,
+    clock: &dyn Clock,
+) -> anyhow::Result<bool> {
+    if let Some(key) = &settings.keys.bootstrap_key {
+        let key = key.expose_secret();
+        if key.len() < SHORTEST_KEY {
+            bail!("VESTNIK_BOOTSTRAP_KEY is shorter than {SHORTEST_KEY} characters: it could be guessed");
+        }
+        let scopes = vec![Scope::Admin];
+        let key =
+            NewApiKey { id: ids.next(), name: "bootstrap".into(), hash: hash_key(key), scopes, created_at: clock.now() };
+        store.add_key(key).await?;
+    }
+    Ok(store.keys().await?.iter().any(|key| key.revoked_at.is_none()))
+}
