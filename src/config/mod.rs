@@ -1,5 +1,71 @@
 //! Settings: compiled defaults, then `vestnik.toml`, then the environment, then flags.
+//!
+//! Everything is read once, at start. An unknown, unreadable or contradictory setting stops the start and is named with
+//! its full path; nothing is accepted and ignored ([`Settings::notices`] tells what is accepted for later). A secret is
+//! a [`SecretString`](secrecy::SecretString), may come from a file, and is printed nowhere.
 
+pub mod delivery;
+pub mod http;
+pub mod keys;
+pub mod ledger;
 pub mod limits;
+pub mod log;
+pub mod queue;
 pub mod telegram;
+pub mod templates;
 pub mod whatsapp;
+
+mod check;
+mod effective;
+mod error;
+mod load;
+mod secret;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::ConfigError;
+pub use load::Sources;
+
+/// All settings of one process, checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub http: http::HttpSettings,
+    pub ledger: ledger::LedgerSettings,
+    pub delivery: delivery::DeliverySettings,
+    pub templates: templates::TemplateSettings,
+    pub log: log::LogSettings,
+    #[serde(default)]
+    pub keys: keys::KeySettings,
+    #[serde(default)]
+    pub queue: queue::QueueSettings,
+    /// By account name.
+    #[serde(default)]
+    pub whatsapp: BTreeMap<String, whatsapp::WhatsAppSettings>,
+    /// By account name.
+    #[serde(default)]
+    pub telegram: BTreeMap<String, telegram::TelegramSettings>,
+    /// Which layer each setting that is not a default came from, by its path.
+    #[serde(skip)]
+    origins: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Settings that were given but do nothing yet: whoever starts says so.
+    pub fn notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        if self.queue.rabbitmq_url.is_some() {
+            notices.push(
+                "queue.rabbitmq_url (RABBITMQ_URL) is set, but RabbitMQ is not part of this release: \
+                 work goes through the ledger's own queue"
+                    .to_owned(),
+            );
+        }
+        notices
+    }
+}
+
+#[cfg(test)]
+mod tests;

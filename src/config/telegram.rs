@@ -1,14 +1,16 @@
 //! `[telegram.<account>]`: a bot on the Telegram Bot API.
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::limits::LimitSettings;
+use super::secret::masked;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelegramSettings {
     /// The bot's token, from @BotFather.
+    #[serde(serialize_with = "masked")]
     pub token: SecretString,
     /// Where the Bot API is: a server of your own or the simulator may stand there.
     #[serde(default = "default_base_url")]

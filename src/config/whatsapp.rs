@@ -1,16 +1,18 @@
 //! `[whatsapp.<account>]`: a number on the WhatsApp Cloud API.
 
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::limits::LimitSettings;
+use super::secret::masked;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WhatsAppSettings {
     /// The sending number's id (digits), from the app's WhatsApp page.
     pub phone_number_id: String,
     /// A system user's token.
+    #[serde(serialize_with = "masked")]
     pub token: SecretString,
     /// Where the Graph API is: a proxy or the simulator may stand there.
     #[serde(default = "default_base_url")]

@@ -1,0 +1,228 @@
+//! Layers, every error's text, and that the file of defaults is complete.
+
+use std::collections::BTreeSet;
+
+use secrecy::ExposeSecret;
+
+use super::load::DEFAULTS;
+use super::*;
+
+/// Loads with `file` as `vestnik.toml` and these variables. The folder's path is cut from errors.
+fn load(file: &str, environment: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Settings, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vestnik.toml");
+    let shown = format!("{}/", folder.path().display());
+    std::fs::write(&path, file.replace("FOLDER/", &shown)).expect("written");
+    std::fs::write(folder.path().join("token"), "from-a-file\n").expect("written");
+    let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.replace("FOLDER/", &shown));
+    let sources = Sources {
+        file: Some(path),
+        environment: environment.iter().map(owned).collect(),
+        overrides: overrides.iter().map(owned).collect(),
+    };
+    Settings::load(&sources).map_err(|error| error.to_string().replace(&shown, ""))
+}
+
+fn refused(file: &str, environment: &[(&str, &str)]) -> String {
+    load(file, environment, &[]).expect_err("refused")
+}
+
+const ACCOUNTS: &str = "
+[whatsapp.main]
+phone_number_id = \"106540352242922\"
+token = \"whatsapp-secret\"
+[telegram.sales-2]
+token_file = \"FOLDER/token\"
+limits.per_second = 1
+";
+
+#[test]
+fn defaults_need_nothing() {
+    let settings = Settings::load(&Sources::default()).expect("defaults hold");
+    assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.ledger.synchronous, ledger::Synchronous::Full);
+    assert_eq!(crate::templates::Limits::from(&settings.templates), crate::templates::Limits::default());
+    assert!(settings.whatsapp.is_empty() && settings.telegram.is_empty());
+    assert_eq!(settings.notices(), Vec::<String>::new());
+}
+
+#[test]
+fn later_layers_win() {
+    let file = "[http]\nlisten = \"127.0.0.1:1\"\nbody_limit_bytes = 2\n[delivery]\nauto_threshold = 3\n";
+    let environment =
+        [("VESTNIK__HTTP__BODY_LIMIT_BYTES", "4"), ("VESTNIK__DELIVERY__AUTO_THRESHOLD", "5"), ("HOME", "x")];
+    let settings = load(file, &environment, &[("delivery.auto_threshold", "6")]).expect("fine");
+    assert_eq!(settings.http.listen.port(), 1);
+    assert_eq!((settings.http.body_limit_bytes, settings.delivery.auto_threshold), (4, 6));
+}
+
+#[test]
+fn secrets_stay_text_whatever_they_look_like() {
+    for secret in ["0123", "12345", "true", "[1,2]", "1e5"] {
+        let environment = [("VESTNIK_BOOTSTRAP_KEY", secret), ("VESTNIK__WHATSAPP__MAIN__TOKEN", secret)];
+        let file = ACCOUNTS.replace("token = \"whatsapp-secret\"", "");
+        let settings = load(&file, &environment, &[]).expect("fine");
+        assert_eq!(settings.keys.bootstrap_key.expect("given").expose_secret(), secret);
+        assert_eq!(settings.whatsapp["main"].token.expose_secret(), secret);
+        assert_eq!(settings.telegram["sales-2"].token.expose_secret(), "from-a-file");
+    }
+}
+
+#[test]
+fn plain_variables_are_read_and_empty_ones_are_not() {
+    let environment =
+        [("DATABASE_URL", "postgres://u:p@h/d"), ("RABBITMQ_URL", "amqp://q"), ("VESTNIK_BOOTSTRAP_KEY", "")];
+    let settings = load("", &environment, &[]).expect("fine");
+    assert_eq!(settings.ledger.database_url.as_ref().expect("given").expose_secret(), "postgres://u:p@h/d");
+    assert!(settings.keys.bootstrap_key.is_none());
+    insta::assert_snapshot!(settings.notices().join("\n"), @"queue.rabbitmq_url (RABBITMQ_URL) is set, but RabbitMQ is not part of this release: work goes through the ledger's own queue");
+}
+
+#[test]
+fn a_mistake_is_named_with_its_path() {
+    let cases: [(&str, &[(&str, &str)]); 23] = [
+        ("[http]\nlisten = 8080", &[]),
+        ("[http]\nport = 8080", &[]),
+        ("[htpp]\nlisten = 1", &[]),
+        ("http = 1", &[]),
+        ("", &[("VESTNIK__HTTP__BODY_LIMIT_BYTES", "many")]),
+        ("", &[("VESTNIK__HTTP__PORT", "1")]),
+        ("", &[("VESTNIK__LEDGER__POOL_SIZE", "-1")]),
+        ("[ledger]\npool_size = 0", &[]),
+        ("[ledger]\nsynchronous = \"OFF\"", &[]),
+        ("[log]\nformat = \"xml\"", &[]),
+        ("[ledger]\ndatabase_url = \"mysql://u:topsecret@h/d\"", &[]),
+        ("", &[("DATABASE_URL", "postgres://topsecret"), ("VESTNIK__LEDGER__DATABASE_URL", "postgres://b")]),
+        ("[keys]\nbootstrap_key = \"topsecret\"\nbootstrap_key_file = \"x\"", &[]),
+        ("[keys]\nbootstrap_key_file = \"FOLDER/nowhere\"", &[]),
+        ("[delivery]\ndirect_deadline_ms = 60000", &[]),
+        ("[delivery]\ndefault_region = \"Russia\"", &[]),
+        ("[log]\nlevel = \"vestnik=loud\"", &[]),
+        ("[telegram.Main]\ntoken = \"topsecret\"", &[]),
+        ("[telegram.main]\ntokn = \"topsecret\"", &[]),
+        ("[telegram.main]\nbase_url = \"x\"", &[]),
+        ("[telegram.main]\ntoken = \"topsecret\"\nlimits.direct_share = 2.0", &[]),
+        ("[telegram.main]\ntoken = \"topsecret\"\ntimeout_ms = 5\n", &[]),
+        ("[whatsapp.main]\ntoken = \"topsecret\"\nphone_number_id = \"+7 999\"", &[]),
+    ];
+    let said: Vec<String> = cases.iter().map(|(file, environment)| refused(file, environment)).collect();
+    let said = said.join("\n");
+    assert!(!said.contains("topsecret"), "a secret is shown: {said}");
+    insta::assert_snapshot!(said, @r#"
+    setting `http.listen` (from vestnik.toml): invalid socket address syntax
+    setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
+    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `keys`, `queue`, `whatsapp`, `telegram`
+    setting `http` (from vestnik.toml): is a section: write [http] and its settings below
+    setting `http.body_limit_bytes` (from the environment): expected an integer, got string "many"
+    setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
+    setting `ledger.pool_size` (from the environment): expected an integer, got string "-1"
+    setting `ledger.pool_size` (from vestnik.toml): must be more than 0
+    setting `ledger.synchronous` (from vestnik.toml): expected FULL or NORMAL, got "OFF"
+    setting `log.format` (from vestnik.toml): expected text or json, got "xml"
+    setting `ledger.database_url` (from vestnik.toml): expected postgres://… (without it the ledger is embedded)
+    setting `ledger.database_url`: DATABASE_URL and VESTNIK__LEDGER__DATABASE_URL are both set, and differ
+    setting `keys.bootstrap_key` (from vestnik.toml): give either bootstrap_key or bootstrap_key_file, not both
+    setting `keys.bootstrap_key_file` (from vestnik.toml): cannot read nowhere: No such file or directory (os error 2)
+    setting `delivery.direct_deadline_ms` (from vestnik.toml): 60000 contradicts http.request_time_limit_ms = 60000, which must be longer
+    setting `delivery.default_region` (from vestnik.toml): expected a country's two letters, like RU or DE
+    setting `log.level` (from vestnik.toml): not a level or filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+    setting `telegram.Main`: an account's name is 1 to 40 of `a-z 0-9 _ -`
+    setting `telegram.main.tokn` (from vestnik.toml): there is no such setting; expected one of `token`, `base_url`, `connect_timeout_ms`, `timeout_ms`, `limits`
+    setting `telegram.main.token`: is missing
+    setting `telegram.main.limits.direct_share` (from vestnik.toml): must be from 0 to 1
+    setting `telegram.main.connect_timeout_ms`: 3000 contradicts timeout_ms = 5, which includes it
+    setting `whatsapp.main.phone_number_id` (from vestnik.toml): expected digits: the number's id, not the number
+    "#);
+}
+
+#[test]
+fn a_broken_file_is_not_quoted() {
+    let said = refused("[keys]\nbootstrap_key = topsecret\n", &[]);
+    assert!(!said.contains("topsecret"), "{said}");
+    insta::assert_snapshot!(said, @"vestnik.toml, line 2, column 17: invalid boolean, expected `true`");
+    let missing = Settings::load(&Sources { file: Some("nowhere/vestnik.toml".into()), ..Sources::default() });
+    insta::assert_snapshot!(missing.expect_err("is not there"), @"cannot read nowhere/vestnik.toml");
+}
+
+#[test]
+fn effective_settings_show_origins_and_no_secret() {
+    let environment = [("DATABASE_URL", "postgres://u:topsecret@h/d"), ("VESTNIK__DELIVERY__STORE_TEXT", "true")];
+    let settings = load(ACCOUNTS, &environment, &[("log.level", "debug")]).expect("fine");
+    let shown = settings.effective_toml();
+    for secret in ["topsecret", "whatsapp-secret", "from-a-file"] {
+        assert!(!shown.contains(secret) && !format!("{settings:?}").contains(secret), "{secret} is shown");
+    }
+    shown.parse::<toml::Table>().expect("is TOML");
+    // Of a file's path only its name is the same everywhere.
+    let name_only = |(setting, origin): (&str, &str)| {
+        let name = origin.rsplit('/').next().unwrap_or(origin);
+        let kind = if origin.starts_with("file ") { "file " } else { "" };
+        format!("{setting}  # {kind}{name}")
+    };
+    let given: Vec<String> = shown.lines().filter_map(|line| line.split_once("  # ")).map(name_only).collect();
+    insta::assert_snapshot!(given.join("\n"), @r#"
+    store_text = true  # the environment
+    database_url = "***"  # DATABASE_URL
+    level = "debug"  # a flag
+    token = "***"  # file token
+    per_second = 1.0  # vestnik.toml
+    phone_number_id = "106540352242922"  # vestnik.toml
+    token = "***"  # vestnik.toml
+    "#);
+}
+
+/// What a section takes, from what serde says to a setting that is not there.
+fn taken(section: &str) -> BTreeSet<String> {
+    let file = format!("[{section}]\nno_such_setting = 1\n");
+    let said = refused(&file, &[]);
+    let (_, allowed) = said.split_once("; ").unwrap_or_else(|| panic!("{said}"));
+    allowed.split('`').skip(1).step_by(2).map(|name| format!("{section}.{name}")).collect()
+}
+
+#[test]
+fn the_file_of_defaults_lists_exactly_all_settings() {
+    // Settings without a default are there, commented out.
+    let is_setting = |line: &str| {
+        let name_end = line.find([' ', '=']).unwrap_or(line.len());
+        let named = name_end > 0 && line[..name_end].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        (named && line[name_end..].trim_start().starts_with("= ")) || (line.starts_with('[') && line.ends_with(']'))
+    };
+    let uncommented: String = DEFAULTS
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line).to_owned() + "\n")
+        .collect();
+    let table: toml::Table = uncommented.parse().expect("is TOML once uncommented");
+    let mut listed = BTreeSet::new();
+    let mut tables = vec![(String::new(), &table)];
+    while let Some((path, table)) = tables.pop() {
+        for (name, value) in table {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            match value {
+                toml::Value::Table(inner) => tables.push((path, inner)),
+                _ => drop(listed.insert(path)),
+            }
+        }
+    }
+
+    let sections = refused("no_such_setting = 1", &[]);
+    let names: Vec<&str> = sections.split_once("; ").expect("lists").1.split('`').skip(1).step_by(2).collect();
+    let mut taken_by_all = BTreeSet::new();
+    for name in names {
+        if matches!(name, "whatsapp" | "telegram") {
+            let account = format!("{name}.main");
+            let limits = format!("{account}.limits");
+            taken_by_all.extend(taken(&account).into_iter().filter(|path| *path != limits));
+            taken_by_all.extend(taken(&limits));
+        } else {
+            taken_by_all.extend(taken(name));
+        }
+    }
+    assert_eq!(listed, taken_by_all);
+
+    // What is written there, commented out or not, is taken as it stands.
+    let settings = load(&uncommented, &[], &[]).expect("the examples hold");
+    let defaults: telegram::TelegramSettings =
+        load("[telegram.main]\ntoken = \"x\"", &[], &[]).expect("fine").telegram["main"].clone();
+    assert_eq!(settings.telegram["main"].base_url, defaults.base_url);
+    assert_eq!(settings.telegram["main"].timeout_ms, defaults.timeout_ms);
+}
