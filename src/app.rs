@@ -49,9 +49,9 @@ impl App {
                  create`, or set VESTNIK_BOOTSTRAP_KEY, or listen on 127.0.0.1"
             );
         }
-        let listener = TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address"))?;
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
+        })?;
         let addr = listener.local_addr().context("cannot tell the address listened on")?;
         let engine = Arc::new(Engine::new(Limits {
             source_bytes: settings.templates.source_bytes,
@@ -130,7 +130,7 @@ fn delivery_options(settings: &Settings) -> DeliveryOptions {
         resend_grace: Duration::from_millis(delivery.resend_grace_ms),
         lease: Duration::from_millis(delivery.lease_ms),
         key_lifetime: KEY_LIFETIME,
-        default_region: delivery.default_region,
+        default_region: delivery.region(),
     }
 }
 
@@ -169,8 +169,13 @@ async fn set_up_keys(
             bail!("VESTNIK_BOOTSTRAP_KEY is shorter than {SHORTEST_KEY} characters: it could be guessed");
         }
         let scopes = vec![Scope::Admin];
-        let key =
-            NewApiKey { id: ids.next(), name: "bootstrap".into(), hash: hash_key(key), scopes, created_at: clock.now() };
+        let key = NewApiKey {
+            id: ids.next(),
+            name: "bootstrap".into(),
+            hash: hash_key(key),
+            scopes,
+            created_at: clock.now(),
+        };
         store.add_key(key).await?;
     }
     Ok(store.keys().await?.iter().any(|key| key.revoked_at.is_none()))

@@ -12,23 +12,43 @@ use crate::store::{self, VerifyReport};
 /// Bring the ledger to this version. `serve` does it, too.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArgs {
-    /// The folder of the embedded ledger.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: LedgerPlace,
 }
 
 /// Check that the books balance; exit code 1 if they do not. May run beside the service.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The folder of the embedded ledger.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: LedgerPlace,
 }
 
-pub async fn migrate(args: MigrateArgs, mut settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
-    if let Some(data_dir) = args.data_dir {
-        settings.ledger.data_dir = data_dir;
+#[derive(Debug, clap::Args)]
+struct LedgerPlace {
+    /// The folder of the embedded ledger.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl LedgerPlace {
+    fn overrides(&self) -> Vec<(String, String)> {
+        self.data_dir.iter().map(|dir| ("ledger.data_dir".to_owned(), dir.display().to_string())).collect()
     }
+}
+
+impl MigrateArgs {
+    pub(super) fn overrides(&self) -> Vec<(String, String)> {
+        self.place.overrides()
+    }
+}
+
+impl VerifyArgs {
+    pub(super) fn overrides(&self) -> Vec<(String, String)> {
+        self.place.overrides()
+    }
+}
+
+pub async fn migrate(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     let store = store::connect(&ledger_options(&settings), Arc::new(SystemClock)).await?;
     let engine = store.engine();
     printer.either(&serde_json::json!({ "ledger": engine, "current": true }), || {
@@ -37,10 +57,7 @@ pub async fn migrate(args: MigrateArgs, mut settings: Settings, printer: Printer
     Ok(Ended::Well)
 }
 
-pub async fn verify(args: VerifyArgs, mut settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
-    if let Some(data_dir) = args.data_dir {
-        settings.ledger.data_dir = data_dir;
-    }
+pub async fn verify(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     let store = store::connect_read_only(&ledger_options(&settings), Arc::new(SystemClock)).await?;
     let report = store.verify().await?;
     printer.either(&report, || in_words(&report))?;

@@ -15,7 +15,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 pub use printer::Printer;
 
-use crate::config::Settings;
+use crate::config::{Settings, Sources};
 
 /// Notifications for CRM teams, with books that balance.
 #[derive(Debug, Parser)]
@@ -59,12 +59,12 @@ pub enum Ended {
 impl Cli {
     pub async fn run(self) -> anyhow::Result<Ended> {
         let printer = Printer::new(self.json);
-        let settings = || Settings::load(self.config.as_deref());
+        let settings = |overrides| Settings::load(&Sources::of_process(self.config.clone(), overrides));
         match self.command {
-            Command::Serve(args) => serve::run(args, settings()?, printer).await,
-            Command::Keys(args) => keys::run(args, settings()?, printer).await,
-            Command::Migrate(args) => ledger::migrate(args, settings()?, printer).await,
-            Command::Verify(args) => ledger::verify(args, settings()?, printer).await,
+            Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
+            Command::Keys(args) => keys::run(args, settings(Vec::new())?, printer).await,
+            Command::Migrate(args) => ledger::migrate(settings(args.overrides())?, printer).await,
+            Command::Verify(args) => ledger::verify(settings(args.overrides())?, printer).await,
             Command::Simulator(args) => simulator::run(args, printer).await.map(|()| Ended::Well),
             Command::Openapi(args) => openapi::run(args, printer),
             Command::Completions(args) => {

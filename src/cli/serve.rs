@@ -23,14 +23,17 @@ pub struct ServeArgs {
     pub data_dir: Option<PathBuf>,
 }
 
+impl ServeArgs {
+    /// Flags as settings.
+    pub(super) fn overrides(&self) -> Vec<(String, String)> {
+        let listen = self.listen.map(|listen| ("http.listen".to_owned(), listen.to_string()));
+        let data_dir = self.data_dir.as_ref().map(|dir| ("ledger.data_dir".to_owned(), dir.display().to_string()));
+        listen.into_iter().chain(data_dir).collect()
+    }
+}
+
 /// Runs until SIGINT or SIGTERM, then settles what runs.
-pub async fn run(args: ServeArgs, mut settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
-    if let Some(listen) = args.listen {
-        settings.http.listen = listen;
-    }
-    if let Some(data_dir) = args.data_dir {
-        settings.ledger.data_dir = data_dir;
-    }
+pub async fn run(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     telemetry::log_to_stderr(&settings.log.level, settings.log.format).map_err(anyhow::Error::msg)?;
     for notice in settings.notices() {
         tracing::warn!("{notice}");

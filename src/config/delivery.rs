@@ -20,8 +20,6 @@ pub struct DeliverySettings {
     /// Where a phone number without a country code is taken to be from: `RU`, `DE`, ….
     #[serde(default)]
     pub default_region: Option<String>,
-    /// Keep rendered texts in the ledger.
-    pub store_text: bool,
 }
 
 impl DeliverySettings {

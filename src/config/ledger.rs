@@ -32,6 +32,12 @@ pub enum Synchronous {
     Normal,
 }
 
+impl Synchronous {
+    pub fn is_normal(self) -> bool {
+        self == Synchronous::Normal
+    }
+}
+
 impl TryFrom<String> for Synchronous {
     type Error = String;
 

@@ -146,7 +146,7 @@ fn a_broken_file_is_not_quoted() {
 
 #[test]
 fn effective_settings_show_origins_and_no_secret() {
-    let environment = [("DATABASE_URL", "postgres://u:topsecret@h/d"), ("VESTNIK__DELIVERY__STORE_TEXT", "true")];
+    let environment = [("DATABASE_URL", "postgres://u:topsecret@h/d"), ("VESTNIK__DELIVERY__DEFAULT_REGION", "RU")];
     let settings = load(ACCOUNTS, &environment, &[("log.level", "debug")]).expect("fine");
     let shown = settings.effective_toml();
     for secret in ["topsecret", "whatsapp-secret", "from-a-file"] {
@@ -161,8 +161,8 @@ fn effective_settings_show_origins_and_no_secret() {
     };
     let given: Vec<String> = shown.lines().filter_map(|line| line.split_once("  # ")).map(name_only).collect();
     insta::assert_snapshot!(given.join("\n"), @r#"
-    store_text = true  # the environment
     database_url = "***"  # DATABASE_URL
+    default_region = "RU"  # the environment
     level = "debug"  # a flag
     token = "***"  # file token
     per_second = 1.0  # vestnik.toml

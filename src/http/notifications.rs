@@ -334,7 +334,7 @@ pub(super) async fn list(
     };
     let page = api.store.list(filter, limit).await?;
     let last = page.items.last().map(|last| last.id.0);
-    let items = page.items.into_iter().map(|found| NotificationView::new(found, &api.delivery, None)).collect();
+    let items = page.items.into_iter().map(|found| NotificationView::listed(found, &api.delivery)).collect();
     let next_cursor = last.filter(|_| page.more).map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
     Ok(Json(NotificationPage { items, next_cursor }))
 }

@@ -33,7 +33,9 @@ pub(super) struct NotificationView {
     hold_reason: Option<HoldReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     due_at: Option<Timestamp>,
-    attempts: Vec<AttemptView>,
+    /// Every send, oldest first. Absent in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptView>>,
     /// Why it failed, or was not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
@@ -89,6 +91,11 @@ struct ErrorView {
 }
 
 impl NotificationView {
+    /// One of a list, whose attempts were not read.
+    pub(super) fn listed(found: FoundNotification, delivery: &Delivery) -> Self {
+        NotificationView { attempts: None, ..Self::new(found, delivery, None) }
+    }
+
     pub(super) fn new(found: FoundNotification, delivery: &Delivery, retry_after: Option<Duration>) -> Self {
         let mut attempts: Vec<_> = found.attempts.iter().map(attempt).collect();
         if let Some((opened_at, _)) = found.open {
@@ -120,7 +127,7 @@ impl NotificationView {
             batch_id: found.batch,
             hold_reason: found.hold,
             due_at: is_waiting.then_some(found.due_at),
-            attempts,
+            attempts: Some(attempts),
             error,
             retry_after: retry_after.map(|wait| (wait.as_secs_f64() * 10.0).ceil() / 10.0),
             context: found.records,

@@ -125,9 +125,9 @@ pub(super) async fn migrate(client: &mut Object) -> Result<(), StoreError> {
 pub(super) async fn must_be_current(client: &Object) -> Result<(), StoreError> {
     let rows = client.query("SELECT version, sha256 FROM schema_migrations ORDER BY version", &[]).await;
     let rows = rows.map_err(|error| match error.code() {
-        Some(&SqlState::UNDEFINED_TABLE) => {
-            StoreError::Setup("there is no ledger in this database: `vestnik serve` or `vestnik migrate` makes one".into())
-        }
+        Some(&SqlState::UNDEFINED_TABLE) => StoreError::Setup(
+            "there is no ledger in this database: `vestnik serve` or `vestnik migrate` makes one".into(),
+        ),
         _ => from_postgres("reading the ledger's version", error),
     })?;
     let applied: Vec<(i64, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();

@@ -110,7 +110,10 @@ impl Connections {
     /// Without a writer: every change is refused.
     pub(super) fn read_only(path: &Path) -> Self {
         Connections {
-            shared: Arc::new(Shared { queue: Mutex::new(Queue { closed: true, ..Queue::default() }), wake: Condvar::new() }),
+            shared: Arc::new(Shared {
+                queue: Mutex::new(Queue { closed: true, ..Queue::default() }),
+                wake: Condvar::new(),
+            }),
             writer: Mutex::new(None),
             readers: Arc::new(Mutex::new(Vec::new())),
             reader_permits: Arc::new(Semaphore::new(READERS)),

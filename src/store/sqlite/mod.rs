@@ -19,7 +19,8 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
-    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, migrations, recovery,
+    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
+    migrations, recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
 
@@ -49,7 +50,8 @@ impl Sqlite {
         let path = setup::existing(&options.data_dir)?;
         let ledger = Self::new(Connections::read_only(&path), clock, None);
         let applied = ledger.read("reading the ledger's version", setup::APPLIED.into(), vec![]).await?;
-        let applied = applied.iter().map(|row| Ok((row.int(0)?, row.text(1)?))).collect::<Result<Vec<_>, StoreError>>()?;
+        let applied =
+            applied.iter().map(|row| Ok((row.int(0)?, row.text(1)?))).collect::<Result<Vec<_>, StoreError>>()?;
         migrations::must_be_current(&applied, |migration| migration.sqlite)?;
         Ok(ledger)
     }

@@ -71,8 +71,7 @@ fn migrate(db: &mut Connection, now: Timestamp) -> Result<(), StoreError> {
     )
     .map_err(failed)?;
     let applied: Vec<(i64, String)> = {
-        let mut statement =
-            tx.prepare(APPLIED).map_err(failed)?;
+        let mut statement = tx.prepare(APPLIED).map_err(failed)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)?
     };
