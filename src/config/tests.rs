@@ -161,8 +161,8 @@ fn effective_settings_show_origins_and_no_secret() {
     };
     let given: Vec<String> = shown.lines().filter_map(|line| line.split_once("  # ")).map(name_only).collect();
     insta::assert_snapshot!(given.join("\n"), @r#"
-    database_url = "***"  # DATABASE_URL
     default_region = "RU"  # the environment
+    database_url = "***"  # DATABASE_URL
     level = "debug"  # a flag
     token = "***"  # file token
     per_second = 1.0  # vestnik.toml
