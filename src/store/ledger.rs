@@ -41,10 +41,11 @@ pub trait Ledger: Send + Sync {
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Writes all of it, or nothing. With a key that is known already nothing is written, and the answer is what the
-    /// first call with it wrote. Fails with [`StoreError::EpochLost`] if attempts were to be opened by a lost epoch.
+    /// first call with it wrote. Fails with [`StoreError::EpochLost`] if a lost epoch was to open or hold any of it.
     async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
 
-    /// Hands out chunks that are due, most urgent first. No two callers get the same one.
+    /// Hands out chunks that are due, most urgent first. No two callers get the same one, and a lost epoch none
+    /// ([`StoreError::EpochLost`]): nobody would give back what it holds.
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError>;
 
     /// Claims and opens. The answer holds those that were claimed, in the order asked; the others are copies.
@@ -75,6 +76,13 @@ pub struct Accept {
     pub notifications: Vec<NewNotification>,
     pub key: Option<NewKey>,
     pub urgency: Urgency,
+}
+
+impl Accept {
+    /// Whether any of it is to be in the accepting process's hand, which then has to live.
+    pub(super) fn holds(&self) -> bool {
+        self.notifications.iter().any(|new| matches!(new.begin, Begin::Open | Begin::Held))
+    }
 }
 
 #[derive(Clone, Debug)]
