@@ -1,0 +1,3 @@
+//! What every implementation of a seam promises, one named test per promise.
+
+mod ledger;

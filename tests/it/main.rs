@@ -1,0 +1,5 @@
+//! Tests of whole parts, in one binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+mod contract;
+mod support;
