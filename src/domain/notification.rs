@@ -97,6 +97,7 @@ words! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the enum comes out of a macro")]
 impl Default for Priority {
     fn default() -> Self {
         Priority::Normal
@@ -113,6 +114,7 @@ words! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the enum comes out of a macro")]
 impl Default for Policy {
     fn default() -> Self {
         Policy::AtMostOnce

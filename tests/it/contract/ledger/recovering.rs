@@ -103,7 +103,8 @@ async fn what_a_lost_process_had_in_hand_is_due_again(mut ledger: TestLedger) {
     let mut expected: Vec<NotificationId> = queued.iter().map(|new| new.id).chain([held.id]).collect();
     let again = ledger.take().await;
     let mut found = ids_of(&again);
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     assert!(ledger.open(&old).await.is_empty(), "the old hand-over is a copy now");
     assert_eq!(ledger.open(&again).await.len(), 601);
@@ -115,7 +116,8 @@ async fn what_was_partly_opened_is_settled_each_for_itself(mut ledger: TestLedge
     ledger.accept(new.clone()).await;
     let chunks = ledger.take().await;
     let mut open = ledger.open_of(&chunks);
-    (open.claims.truncate(3), open.drained.clear());
+    open.claims.truncate(3);
+    open.drained.clear();
     ledger.store().open(open).await.unwrap();
     let again = ledger.again(Duration::from_secs(3600), HoldReason::Retry, vestnik::store::Counts::Retry);
     let closes = vec![ledger.close_of(&new[0], 1, Next::Sent), ledger.close_of(&new[1], 1, again)];
@@ -194,7 +196,8 @@ async fn a_clean_end_gives_back_what_was_in_hand(mut ledger: TestLedger) {
     ledger.accept(vec![held]).await;
     let chunks = ledger.take().await;
     let mut open = ledger.open_of(&chunks);
-    (open.claims.truncate(1), open.drained.clear());
+    open.claims.truncate(1);
+    open.drained.clear();
     ledger.store().open(open).await.unwrap();
     ledger.record(vec![ledger.close_of(&new[0], 1, Next::Sent)]).await;
     ledger.store().end_epoch(ledger.epoch).await.unwrap();
