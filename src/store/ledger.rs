@@ -23,8 +23,10 @@ use crate::domain::{
 /// A chunk of up to this many notifications is taken as one.
 pub const CHUNK: usize = 500;
 
-/// The books' moving part. All methods are durable when they return `Ok`; after an error of kind
-/// [`StoreError::Unavailable`] it is unknown whether the change happened. Dropping a returned future does not undo it.
+/// The books' moving part.
+///
+/// All methods are durable when they return `Ok`; after an error of kind [`StoreError::Unavailable`] it is unknown
+/// whether the change happened. Dropping a returned future does not undo it.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Numbers the accounts, the same number for the same name for ever.
