@@ -130,7 +130,7 @@ impl Delivery {
         let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
         let delivery = Arc::new(Delivery {
             renderer: Renderer::new(Arc::clone(&store), engine),
-            suppressions: SuppressionCheck::start(Arc::clone(&store), &tracker),
+            suppressions: SuppressionCheck::start(Arc::clone(&store)),
             accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
             sending,
             names: numbered.into_iter().collect(),

@@ -17,9 +17,10 @@ type Question = (Channel, String, oneshot::Sender<Result<Vec<SuppressionScope>, 
 pub(super) struct SuppressionCheck(mpsc::Sender<Question>);
 
 impl SuppressionCheck {
-    pub(super) fn start(store: Arc<dyn Store>, tracker: &TaskTracker) -> Self {
+    pub(super) fn start(store: Arc<dyn Store>) -> Self {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
-        tracker.spawn(async move {
+        // Ends with the last sender: a stop does not wait for it.
+        TaskTracker::new().spawn(async move {
             let mut questions = Vec::new();
             while receiver.recv_many(&mut questions, AT_ONCE).await > 0 {
                 answer(&*store, std::mem::take(&mut questions)).await;
