@@ -95,6 +95,8 @@ pub struct Delivery {
     sends: TaskTracker,
     tracker: TaskTracker,
     stopping: CancellationToken,
+    /// Cancelled when, after that, everything that was running has settled.
+    quiet: CancellationToken,
 }
 
 /// What [`Delivery::start`] puts together.
@@ -128,9 +130,10 @@ impl Delivery {
             sending.insert(name, Arc::new(SendingAccount { id: *id, provider: Arc::clone(provider), budget }));
         }
         let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
+        let quiet = CancellationToken::new();
         let delivery = Arc::new(Delivery {
             renderer: Renderer::new(Arc::clone(&store), engine),
-            suppressions: SuppressionCheck::start(Arc::clone(&store), &tracker),
+            suppressions: SuppressionCheck::start(Arc::clone(&store), &tracker, quiet.clone()),
             accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
             sending,
             names: numbered.into_iter().collect(),
@@ -144,6 +147,7 @@ impl Delivery {
             sends: TaskTracker::new(),
             tracker,
             stopping,
+            quiet,
         });
         delivery.count_last_day().await?;
         delivery.recover().await?;
@@ -157,6 +161,7 @@ impl Delivery {
         self.stopping.cancelled().await;
         self.sends.close();
         self.sends.wait().await;
+        self.quiet.cancel();
     }
 
     /// Gives back what is in hand. Called when everything that was running has settled.

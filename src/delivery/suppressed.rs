@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Channel;
@@ -17,11 +18,16 @@ type Question = (Channel, String, oneshot::Sender<Result<Vec<SuppressionScope>, 
 pub(super) struct SuppressionCheck(mpsc::Sender<Question>);
 
 impl SuppressionCheck {
-    pub(super) fn start(store: Arc<dyn Store>, tracker: &TaskTracker) -> Self {
+    /// Answers until `settled`: after that nobody sends any more.
+    pub(super) fn start(store: Arc<dyn Store>, tracker: &TaskTracker, settled: CancellationToken) -> Self {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
         tracker.spawn(async move {
             let mut questions = Vec::new();
-            while receiver.recv_many(&mut questions, AT_ONCE).await > 0 {
+            loop {
+                tokio::select! {
+                    asked = receiver.recv_many(&mut questions, AT_ONCE) => if asked == 0 { return },
+                    () = settled.cancelled() => return,
+                }
                 answer(&*store, std::mem::take(&mut questions)).await;
             }
         });
