@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Channel;
@@ -14,25 +15,42 @@ const AT_ONCE: usize = 500;
 type Question = (Channel, String, oneshot::Sender<Result<Vec<SuppressionScope>, StoreError>>);
 
 /// See the module.
-pub(super) struct SuppressionCheck(mpsc::Sender<Question>);
+pub(super) struct SuppressionCheck {
+    questions: mpsc::Sender<Question>,
+    finished: CancellationToken,
+}
 
 impl SuppressionCheck {
     pub(super) fn start(store: Arc<dyn Store>, tracker: &TaskTracker) -> Self {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
+        let finished = CancellationToken::new();
+        let until = finished.clone();
         tracker.spawn(async move {
             let mut questions = Vec::new();
-            while receiver.recv_many(&mut questions, AT_ONCE).await > 0 {
+            loop {
+                let asked = tokio::select! {
+                    asked = receiver.recv_many(&mut questions, AT_ONCE) => asked,
+                    () = until.cancelled() => return,
+                };
+                if asked == 0 {
+                    return;
+                }
                 answer(&*store, std::mem::take(&mut questions)).await;
             }
         });
-        SuppressionCheck(sender)
+        SuppressionCheck { questions: sender, finished }
+    }
+
+    /// Nobody asks any more. The senders live as long as `Delivery`, so only this ends the task that a stop waits for.
+    pub(super) fn finish(&self) {
+        self.finished.cancel();
     }
 
     /// What this address does not want any more.
     pub(super) async fn of(&self, channel: Channel, address: String) -> Result<Vec<SuppressionScope>, StoreError> {
         let (sender, answered) = oneshot::channel();
         let gone = || StoreError::Unavailable { doing: "checking suppressions", source: "the check stopped".into() };
-        self.0.send((channel, address, sender)).await.map_err(|_| gone())?;
+        self.questions.send((channel, address, sender)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
