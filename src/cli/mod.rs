@@ -2,6 +2,7 @@
 //!
 //! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
+pub mod bench;
 pub mod client;
 pub mod config;
 pub mod doctor;
@@ -51,6 +52,7 @@ pub enum Command {
     Migrate(ledger::MigrateArgs),
     Verify(ledger::VerifyArgs),
     Simulator(simulator::SimulatorArgs),
+    Bench(bench::BenchArgs),
     Openapi(openapi::OpenapiArgs),
     Completions(CompletionsArgs),
 }
@@ -86,6 +88,7 @@ impl Cli {
             Command::Migrate(args) => ledger::migrate(settings(args.overrides())?, printer).await,
             Command::Verify(args) => ledger::verify(settings(args.overrides())?, printer).await,
             Command::Simulator(args) => simulator::run(args, printer).await.map(|()| Ended::Well),
+            Command::Bench(args) => bench::run(args, printer).await,
             Command::Openapi(args) => openapi::run(args, printer),
             Command::Completions(args) => {
                 let mut script = Vec::new();

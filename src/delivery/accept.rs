@@ -117,7 +117,7 @@ impl Delivery {
             (Some(id), None) => match self.renderer.current(id).await.map_err(DirectError::Store)? {
                 Some(found) => template = Some(found),
                 None => {
-                    wrong.push(Refusal::new("/templateId", "unknown_template", format!("there is no template `{id}`")))
+                    wrong.push(Refusal::new("/templateId", "unknown_template", format!("there is no template `{id}`")));
                 }
             },
             // The text itself is looked at when it is prepared.

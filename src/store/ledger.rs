@@ -23,8 +23,10 @@ use crate::domain::{
 /// A chunk of up to this many notifications is taken as one.
 pub const CHUNK: usize = 500;
 
-/// The books' moving part. All methods are durable when they return `Ok`; after an error of kind
-/// [`StoreError::Unavailable`] it is unknown whether the change happened. Dropping a returned future does not undo it.
+/// The books' moving part.
+///
+/// All methods are durable when they return `Ok`; after an error of kind [`StoreError::Unavailable`] it is unknown
+/// whether the change happened. Dropping a returned future does not undo it.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Numbers the accounts, the same number for the same name for ever.
@@ -41,10 +43,11 @@ pub trait Ledger: Send + Sync {
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;
 
     /// Writes all of it, or nothing. With a key that is known already nothing is written, and the answer is what the
-    /// first call with it wrote. Fails with [`StoreError::EpochLost`] if attempts were to be opened by a lost epoch.
+    /// first call with it wrote. Fails with [`StoreError::EpochLost`] if a lost epoch was to open or hold any of it.
     async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
 
-    /// Hands out chunks that are due, most urgent first. No two callers get the same one.
+    /// Hands out chunks that are due, most urgent first. No two callers get the same one, and a lost epoch none
+    /// ([`StoreError::EpochLost`]): nobody would give back what it holds.
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError>;
 
     /// When the next chunk becomes due, if any waits; may lie in the past.
@@ -81,6 +84,13 @@ pub struct Accept {
     pub notifications: Vec<NewNotification>,
     pub key: Option<NewKey>,
     pub urgency: Urgency,
+}
+
+impl Accept {
+    /// Whether any of it is to be in the accepting process's hand, which then has to live.
+    pub(super) fn holds(&self) -> bool {
+        self.notifications.iter().any(|new| matches!(new.begin, Begin::Open | Begin::Held))
+    }
 }
 
 #[derive(Clone, Debug)]

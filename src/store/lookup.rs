@@ -200,7 +200,7 @@ impl<S: Sql> Lookup for S {
         let sql = "SELECT request_hash, ids, batch_id FROM idempotency
                    WHERE scope = $1 AND key = $2 AND expires_at >= $3";
         let rows = self.read("reading a key", sql.into(), vec![scope.into(), key.into(), now.into()]).await?;
-        rows.first().map(|row| stored_key(row)).transpose()
+        rows.first().map(stored_key).transpose()
     }
 
     async fn totals(&self) -> Result<Totals, StoreError> {

@@ -34,7 +34,9 @@ pub(super) async fn number_accounts(
     accounts: Vec<AccountRef>,
 ) -> Result<Vec<(AccountId, AccountRef)>, StoreError> {
     const DOING: &str = "numbering accounts";
-    let statements = accounts
+    /// More than processes that start in the same moment: each round at least one of them is done.
+    const TRIES: u32 = 50;
+    let statements: Vec<_> = accounts
         .iter()
         .map(|account| {
             Statement::new(
@@ -44,7 +46,14 @@ pub(super) async fn number_accounts(
             )
         })
         .collect();
-    sql.write(DOING, statements).await?;
+    // Two processes that start at once may choose the same next number; the second chooses again.
+    let mut tries = 0;
+    while let Err(error) = sql.write(DOING, statements.clone()).await {
+        tries += 1;
+        if tries == TRIES || !matches!(error, StoreError::Refused { .. }) {
+            return Err(error);
+        }
+    }
     let rows = sql.read(DOING, "SELECT id, channel, name FROM accounts ORDER BY id".into(), vec![]).await?;
     rows.iter()
         .map(|row| {
@@ -57,19 +66,18 @@ pub(super) async fn number_accounts(
 /// Gives back what is in hand. An epoch that still has open attempts stays until they are settled.
 pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreError> {
     const DOING: &str = "ending an epoch";
+    // First of all it is lost, so that it takes nothing more; nobody waits for a lease that nobody renews.
+    let lose = Statement::new(
+        "UPDATE workers SET lost_at = $2, lease_until = 0 WHERE epoch = $1 AND lost_at IS NULL",
+        vec![epoch.0.into(), Value::Int(0)],
+    );
+    sql.write(DOING, vec![lose]).await?;
     give_back(sql, epoch).await?;
-    let statements = vec![
-        // Lost at once: nobody waits for a lease that nobody renews.
-        Statement::new(
-            "UPDATE workers SET lost_at = $2, lease_until = 0 WHERE epoch = $1 AND lost_at IS NULL",
-            vec![epoch.0.into(), Value::Int(0)],
-        ),
-        Statement::new(
-            "DELETE FROM workers WHERE epoch = $1 AND NOT EXISTS (SELECT 1 FROM opens WHERE epoch = $1)",
-            vec![epoch.0.into()],
-        ),
-    ];
-    sql.write(DOING, statements).await.map(|_| ())
+    let forget = Statement::new(
+        "DELETE FROM workers WHERE epoch = $1 AND NOT EXISTS (SELECT 1 FROM opens WHERE epoch = $1)",
+        vec![epoch.0.into()],
+    );
+    sql.write(DOING, vec![forget]).await.map(|_| ())
 }
 
 /// See [`Ledger::next_due`].

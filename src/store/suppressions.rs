@@ -40,7 +40,7 @@ pub trait Suppressions: Send + Sync {
         channel: Channel,
         addresses: Vec<String>,
     ) -> Result<Vec<(String, SuppressionScope)>, StoreError>;
-    /// In order of channel and address, after the given one; `limit` at most.
+    /// In order of channel and address, after the given one: `limit` addresses at most, each with all its scopes.
     async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError>;
 }
 
@@ -96,7 +96,10 @@ impl<S: Sql> Suppressions for S {
     async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError> {
         let (channel, address) = after.map_or((0, String::new()), |(channel, address)| (channel.code(), address));
         let sql = "SELECT channel, address, scope, reason, created_at FROM suppressions
-                   WHERE (channel, address) > ($1, $2) ORDER BY channel, address, scope LIMIT $3";
+                   WHERE (channel, address) IN (
+                       SELECT DISTINCT channel, address FROM suppressions
+                       WHERE (channel, address) > ($1, $2) ORDER BY channel, address LIMIT $3)
+                   ORDER BY channel, address, scope";
         let values = vec![channel.into(), address.into(), i64::from(limit).into()];
         self.read("listing suppressions", sql.into(), values).await?.iter().map(suppression).collect()
     }

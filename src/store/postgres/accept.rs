@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::connection::from_postgres;
 use crate::domain::{NotificationId, Status};
-use crate::store::ledger::{Accept, Accepted, Begin, NewNotification, StoredKey};
+use crate::store::ledger::{Accept, Accepted, Begin, NewKey, NewNotification, StoredKey};
 use crate::store::lookup::stored_key;
 use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins};
 use crate::store::{StoreError, Urgency};
@@ -39,15 +39,14 @@ async fn transaction(
     shared: &Shared,
     group: &[Accept],
 ) -> Result<(Vec<Answer>, OpenedSets), StoreError> {
-    let opens = |accept: &Accept| accept.notifications.iter().any(|new| matches!(new.begin, Begin::Open));
     let mut answers: Vec<Option<Answer>> = group.iter().map(|_| None).collect();
-    let asks_first = group.iter().any(|accept| accept.key.is_some() || opens(accept));
+    let asks_first = group.iter().any(|accept| accept.key.is_some() || accept.holds());
     if asks_first {
-        let epochs: HashSet<i64> = group.iter().filter(|accept| opens(accept)).map(|accept| accept.epoch.0).collect();
+        let epochs: HashSet<i64> = group.iter().filter(|accept| accept.holds()).map(|accept| accept.epoch.0).collect();
         let begin = client.batch_execute("BEGIN").map_err(|error| from_postgres(DOING, error));
         let ((), live) = try_join!(begin, live_epochs(client, &epochs))?;
         for (answer, accept) in answers.iter_mut().zip(group) {
-            if opens(accept) && !live.contains(&accept.epoch.0) {
+            if accept.holds() && !live.contains(&accept.epoch.0) {
                 *answer = Some(Err(StoreError::EpochLost));
             }
         }
@@ -81,8 +80,11 @@ pub(super) async fn live_epochs(client: &Object, epochs: &HashSet<i64>) -> Resul
 async fn claim_keys(client: &Object, group: &[Accept], answers: &mut [Option<Answer>]) -> Result<(), StoreError> {
     let failed = |error| from_postgres("claiming a key", error);
     let mut first_with: HashMap<(&str, &str), usize> = HashMap::new();
-    for (place, accept) in group.iter().enumerate() {
-        let Some(key) = &accept.key else { continue };
+    // In one order for all: two groups that share keys wait for each other once, never in a circle.
+    let mut keyed: Vec<(usize, &Accept, &NewKey)> =
+        group.iter().enumerate().filter_map(|(n, accept)| Some((n, accept, accept.key.as_ref()?))).collect();
+    keyed.sort_by_key(|(place, _, key)| (&key.scope, &key.key, *place));
+    for (place, accept, key) in keyed {
         if answers[place].is_some() {
             continue;
         }

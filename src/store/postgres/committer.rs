@@ -1,12 +1,14 @@
 //! Group commit: changes of one kind that wait at the same time share a transaction.
 //!
 //! While one commit is on its way to the disk the next group gathers, so the more is asked for, the more share a
-//! flush. A group that the database refuses is run again one by one, so that a bad change harms no neighbour.
+//! flush. A group that the database refuses is run again one by one, so that a bad change harms no neighbour; one that
+//! it rolled back to end a deadlock is run again as it is.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::error::SqlState;
 use tokio_util::task::TaskTracker;
 
 use crate::store::StoreError;
@@ -78,10 +80,19 @@ where
     F: Fn(Arc<[C]>) -> R,
     R: Future<Output = Result<Vec<Result<A, StoreError>>, StoreError>>,
 {
+    /// Two processes deadlock only over the same rows in the same moment; the third time they have drifted apart.
+    const TRIES: u32 = 4;
     let (changes, answers): (Vec<C>, Vec<_>) = group.into_iter().unzip();
     let changes: Arc<[C]> = changes.into();
+    let mut outcome = commit(Arc::clone(&changes)).await;
+    for _ in 1..TRIES {
+        if !outcome.as_ref().is_err_and(is_deadlock) {
+            break;
+        }
+        outcome = commit(Arc::clone(&changes)).await;
+    }
     // Whoever asked may have gone; the change stands all the same, so answers are sent without looking.
-    match commit(Arc::clone(&changes)).await {
+    match outcome {
         Ok(results) => {
             for (answer, result) in answers.into_iter().zip(results) {
                 let _ = answer.send(result);
@@ -106,6 +117,13 @@ where
             }
         }
     }
+}
+
+/// The server has rolled it back for another transaction's sake; nothing of it happened.
+fn is_deadlock(error: &StoreError) -> bool {
+    let StoreError::Unavailable { source, .. } = error else { return false };
+    let code = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+    code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

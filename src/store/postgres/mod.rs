@@ -124,15 +124,29 @@ async fn on_connection<T: Send>(
     doing: &'static str,
     work: impl for<'c> FnOnce(&'c Object) -> BoxFuture<'c, Result<T, StoreError>> + Send,
 ) -> Result<T, StoreError> {
-    let client = connection::get(pool, doing).await?;
-    let result = match tokio::time::timeout(limit, work(&client)).await {
+    let mut client = Unfinished(Some(connection::get(pool, doing).await?));
+    let connection = client.0.as_ref().expect("it is taken out only below");
+    let result = match tokio::time::timeout(limit, work(connection)).await {
         Ok(result) => result,
         Err(_) => Err(StoreError::unavailable(doing, format!("no answer from PostgreSQL within {limit:?}"))),
     };
-    if result.is_err() {
-        drop(Object::take(client));
+    if result.is_ok() {
+        // Back into the pool.
+        drop(client.0.take());
     }
     result
+}
+
+/// A connection that may be within a transaction. Unless its work ends well it is closed: after an error, and also
+/// when whoever waited for it goes away, so that no half of a change is ever committed by the next user of the pool.
+struct Unfinished(Option<Object>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            drop(Object::take(client));
+        }
+    }
 }
 
 #[async_trait]

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::Shared;
 use super::accept::live_epochs;
 use super::connection::from_postgres;
-use crate::domain::NotificationId;
 use crate::domain::clock::from_micros;
+use crate::domain::{Generation, NotificationId};
 use crate::store::StoreError;
 use crate::store::ledger::{Open, Opened};
 
@@ -29,12 +29,16 @@ pub(super) async fn commit(shared: Shared, group: Arc<[Open]>) -> Result<Vec<Ans
             continue;
         };
         for place in places {
-            let claimed = group[place].claims.iter().filter_map(|claim| opened.remove(&claim.id)).collect();
+            // Each once, and only to who named its generation: a copy beside it gets nothing.
+            let claims = group[place].claims.iter();
+            let claimed = claims.filter_map(|claim| opened.remove(&(claim.id, claim.generation))).collect();
             answers[place] = Some(Ok(claimed));
         }
     }
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|| Ok(Vec::new()))).collect())
 }
+
+type OpenedClaims = HashMap<(NotificationId, Generation), Opened>;
 
 /// What was claimed, or nothing at all when the epoch is lost.
 async fn open_all(
@@ -42,7 +46,7 @@ async fn open_all(
     group: &Arc<[Open]>,
     places: &[usize],
     epoch: i64,
-) -> Result<Option<HashMap<NotificationId, Opened>>, StoreError> {
+) -> Result<Option<OpenedClaims>, StoreError> {
     // 2 pending, 3 queued → 4 sending. The share lock keeps the epoch from being declared lost until the commit.
     const OPEN: &str = "WITH live AS MATERIALIZED (
             SELECT 1 FROM workers
@@ -51,14 +55,16 @@ async fn open_all(
             UPDATE work w SET state = 4, hold = NULL, epoch = $1, attempt = w.attempt + 1, opened_at = vestnik_now()
             FROM unnest($2::uuid[], $3::int4[]) AS u(id, generation)
             WHERE w.id = u.id AND w.generation = u.generation AND w.state IN (2, 3) AND EXISTS (SELECT 1 FROM live)
-            RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at),
+            RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at, w.generation),
         kept AS (
             INSERT INTO opens (id, epoch, ids) SELECT $4, $1, array_agg(id) FROM claimed HAVING count(*) > 0),
-        dropped AS (DELETE FROM due WHERE id = ANY($5) AND handed_by IS NOT NULL AND EXISTS (SELECT 1 FROM live))
-        SELECT id, attempt, retry_count, resends, opened_at FROM claimed";
-    let claims = || places.iter().flat_map(|place| &group[*place].claims);
-    let ids: Vec<Uuid> = claims().map(|claim| claim.id.0).collect();
-    let generations: Vec<i32> = claims().map(|claim| claim.generation.0).collect();
+        dropped AS (DELETE FROM due WHERE id = ANY($5) AND handed_by = $1 AND EXISTS (SELECT 1 FROM live))
+        SELECT id, attempt, retry_count, resends, opened_at, generation FROM claimed";
+    // In one order for all: processes that claim the same rows seldom wait for each other in a circle.
+    let mut claims: Vec<_> = places.iter().flat_map(|place| &group[*place].claims).collect();
+    claims.sort_unstable_by_key(|claim| (claim.id, claim.generation));
+    let ids: Vec<Uuid> = claims.iter().map(|claim| claim.id.0).collect();
+    let generations: Vec<i32> = claims.iter().map(|claim| claim.generation.0).collect();
     let drained: Vec<Uuid> = places.iter().flat_map(|place| &group[*place].drained).map(|chunk| chunk.0).collect();
     let set = shared.ids.next();
     let rows = shared
@@ -81,9 +87,13 @@ async fn open_all(
         .map(|row| {
             let id = NotificationId(row.get(0));
             let opened_at = from_micros(row.get(4));
-            (id, Opened { id, attempt: row.get(1), retry_count: row.get(2), resends: row.get(3), opened_at })
+            let generation = Generation(row.get(5));
+            (
+                (id, generation),
+                Opened { id, attempt: row.get(1), retry_count: row.get(2), resends: row.get(3), opened_at },
+            )
         })
         .collect();
-    shared.opens.opened(set, opened.keys().copied());
+    shared.opens.opened(set, opened.keys().map(|(id, _)| *id));
     Ok(Some(opened))
 }

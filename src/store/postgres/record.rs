@@ -25,19 +25,23 @@ pub(super) async fn commit(shared: Shared, group: Arc<[Record]>) -> Result<Vec<A
     let closed = shared
         .on_connection(DOING, move |client| Box::pin(async move { transaction(client, &for_work, &for_group).await }))
         .await?;
-    let is_closed = |close: &Close| closed.contains(&(close.id.0, close.attempt));
-    Ok(group.iter().map(|record| Ok(record.closes.iter().map(is_closed).collect())).collect())
+    let mut closed = closed.into_iter();
+    Ok(group.iter().map(|record| Ok(closed.by_ref().take(record.closes.len()).collect())).collect())
 }
 
-async fn transaction(client: &Object, shared: &Shared, group: &[Record]) -> Result<HashSet<(Uuid, i16)>, StoreError> {
+/// Whether each close of the group, in order, was the one that closed.
+async fn transaction(client: &Object, shared: &Shared, group: &[Record]) -> Result<Vec<bool>, StoreError> {
     let failed = |error| from_postgres(DOING, error);
     let closes: Vec<(i64, &Close)> =
         group.iter().flat_map(|record| record.closes.iter().map(|close| (record.epoch.0, close))).collect();
     // BEGIN goes out with the first poll, before anything else has been prepared.
     let begin = async { client.batch_execute("BEGIN").await.map_err(failed) };
-    let ((), closed) = try_join!(begin, close_all(client, &closes))?;
+    let ((), mut ended) = try_join!(begin, close_all(client, &closes))?;
+    // Each once: of two equal closes the second finds nothing to close.
+    let closed: Vec<bool> =
+        closes.iter().map(|(epoch, close)| ended.remove(&(close.id.0, close.attempt, *epoch))).collect();
     let kept: Vec<(i64, &Close)> =
-        closes.into_iter().filter(|(_, close)| closed.contains(&(close.id.0, close.attempt))).collect();
+        closes.into_iter().zip(&closed).filter(|(_, closed)| **closed).map(|(close, _)| close).collect();
     // What was reopened stays in its set.
     let ended = kept.iter().filter(|(_, close)| !matches!(close.next, Next::Reopen { .. })).map(|(_, close)| close.id);
     let mut closing = Uncommitted { opens: &shared.opens, closing: shared.opens.closing(ended) };
@@ -59,8 +63,8 @@ impl Drop for Uncommitted<'_> {
     }
 }
 
-/// Which (id, attempt) were closed: only what was 4 sending, by its epoch, at its attempt.
-async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<(Uuid, i16)>, StoreError> {
+/// Which (id, attempt, epoch) were closed: only what was 4 sending, by its epoch, at its attempt.
+async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<(Uuid, i16, i64)>, StoreError> {
     const CLOSE: &str = "UPDATE work w SET
             state = u.state, hold = u.hold, due_at = coalesce(u.due_at, w.due_at),
             epoch = CASE WHEN u.state = 4 THEN w.epoch END,
@@ -71,7 +75,7 @@ async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<
                     $9::int2[])
             AS u(id, epoch, attempt, state, hold, due_at, reopened_at, retries, resends)
         WHERE w.id = u.id AND w.state = 4 AND w.epoch = u.epoch AND w.attempt = u.attempt
-        RETURNING w.id, u.attempt";
+        RETURNING w.id, u.attempt, u.epoch";
     /// One column of all rows.
     fn column<'a, T>(closes: &[(i64, &'a Close)], pick: impl Fn(&'a Close) -> T) -> Vec<T> {
         closes.iter().map(|(_, close)| pick(close)).collect()
@@ -111,7 +115,7 @@ async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<
         )
         .await
         .map_err(failed)?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 async fn write(client: &Object, shared: &Shared, kept: &[(i64, &Close)], drained: &[Uuid]) -> Result<(), StoreError> {

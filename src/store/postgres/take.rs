@@ -1,9 +1,11 @@
 //! Handing out what is due, by the server's clock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use deadpool_postgres::Object;
+use futures::TryFutureExt as _;
 
+use super::accept::live_epochs;
 use super::connection::from_postgres;
 use crate::domain::clock::from_micros;
 use crate::domain::{AccountId, BatchId, Generation, NotificationId, Priority};
@@ -27,7 +29,12 @@ pub(super) async fn take_due(client: &Object, take: TakeDue) -> Result<Vec<Hande
     let failed = |error| from_postgres(DOING, error);
     let (pick, mark) = (client.prepare_cached(PICK), client.prepare_cached(MARK));
     let (pick, mark) = futures::try_join!(pick, mark).map_err(failed)?;
-    client.batch_execute("BEGIN").await.map_err(failed)?;
+    let begin = client.batch_execute("BEGIN").map_err(failed);
+    let epoch = HashSet::from([take.epoch.0]);
+    let ((), live) = futures::try_join!(begin, live_epochs(client, &epoch))?;
+    if live.is_empty() {
+        return Err(StoreError::EpochLost);
+    }
     let chunks = i64::from(take.chunks);
     let rows = client.query(&pick, &[&take.epoch.0, &chunks, &take.account.map(|a| a.0)]).await.map_err(failed)?;
     let mut taken = Vec::with_capacity(rows.len());

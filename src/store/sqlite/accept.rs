@@ -18,7 +18,7 @@ pub(super) fn opened_ids(accept: &Accept) -> impl Iterator<Item = NotificationId
 
 /// The answer, and the set of the attempts that were opened, if any.
 pub(super) fn accept(db: &Connection, accept: &Accept, ids: &IdSource) -> Result<(Accepted, Option<Uuid>), StoreError> {
-    if opened_ids(accept).next().is_some() && !is_live(db, accept.epoch.0)? {
+    if accept.holds() && !is_live(db, accept.epoch.0)? {
         return Err(StoreError::EpochLost);
     }
     if let Some(key) = &accept.key

@@ -46,7 +46,9 @@ where
 {
     fn run(&mut self, db: &Connection) -> Result<(), ()> {
         let run = self.run.take().expect("a job runs once");
-        let outcome = run(db);
+        // A panic in one job must not take the writer, and with it everybody, along; what it did is rolled back.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(db)))
+            .unwrap_or_else(|_| Err(StoreError::refused(self.doing, "a bug: the change panicked")));
         let ok = outcome.is_ok();
         self.outcome = Some(outcome);
         if ok { Ok(()) } else { Err(()) }
@@ -228,6 +230,7 @@ fn commit(db: &Connection, shared: &Shared, mut jobs: VecDeque<Box<dyn Job>>) {
         return;
     }
     let started = Instant::now();
+    let mut broken = None;
     while let Some(mut job) = jobs.pop_front() {
         // Each in a savepoint: it may fail alone.
         let ran = db.execute_batch("SAVEPOINT job").map_err(|_| ()).and_then(|()| job.run(db));
@@ -236,7 +239,8 @@ fn commit(db: &Connection, shared: &Shared, mut jobs: VecDeque<Box<dyn Job>>) {
             Err(()) => db.execute_batch("ROLLBACK TO job; RELEASE job"),
         };
         done.push(job);
-        if closed.is_err() {
+        if let Err(error) = closed {
+            broken = Some(error.to_string());
             break;
         }
         if jobs.is_empty() && done.len() < JOBS_PER_COMMIT {
@@ -248,11 +252,11 @@ fn commit(db: &Connection, shared: &Shared, mut jobs: VecDeque<Box<dyn Job>>) {
             }
         }
     }
-    let result = db.execute_batch("COMMIT");
-    if result.is_err() && !db.is_autocommit() {
+    // What a job that failed has left behind must not be committed with the others.
+    let failure = broken.or_else(|| db.execute_batch("COMMIT").err().map(|error| error.to_string()));
+    if failure.is_some() && !db.is_autocommit() {
         let _ = db.execute_batch("ROLLBACK");
     }
-    let failure = result.err().map(|error| error.to_string());
     for job in done.into_iter().chain(jobs) {
         job.finish(match &failure {
             None => Ok(()),
@@ -297,5 +301,39 @@ pub(super) fn from_sqlite(doing: &'static str, error: rusqlite::Error) -> StoreE
             StoreError::unavailable(doing, error)
         }
         _ => StoreError::refused(doing, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_one_change_harms_no_other() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("ledger.sqlite3");
+        let connections = Connections::start(open_writer(&path, true).expect("a file"), &path).expect("a writer");
+        let insert = |panics: bool| {
+            connections.write(
+                "testing",
+                Urgency::Bulk,
+                move |db| {
+                    db.execute_batch("CREATE TABLE IF NOT EXISTS t (n INTEGER); INSERT INTO t VALUES (1)")
+                        .map_err(|error| from_sqlite("testing", error))?;
+                    assert!(!panics, "as asked");
+                    Ok(())
+                },
+                drop,
+            )
+        };
+        let (good, bad, neighbour) = tokio::join!(insert(false), insert(true), insert(false));
+        good.expect("it is committed");
+        neighbour.expect("it is committed, too");
+        assert!(matches!(bad, Err(StoreError::Refused { .. })));
+        let count = |db: &mut Connection| {
+            db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+                .map_err(|error| from_sqlite("testing", error))
+        };
+        assert_eq!(connections.read("testing", count).await.expect("a count"), 2);
     }
 }

@@ -104,9 +104,10 @@ impl Ledger for Sqlite {
         self.connections.write("beginning an epoch", Urgency::Urgent, begin, drop).await
     }
 
-    async fn renew(&self, _epoch: Epoch) -> Result<(), StoreError> {
-        // The lock file is the lease: it lasts as long as the process.
-        Ok(())
+    async fn renew(&self, epoch: Epoch) -> Result<(), StoreError> {
+        // The lock file is the lease: it lasts as long as the process, or until the process begins anew.
+        let is_live = move |db: &mut Connection| accept::is_live(db, epoch.0);
+        if self.connections.read("renewing the lease", is_live).await? { Ok(()) } else { Err(StoreError::EpochLost) }
     }
 
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {

@@ -40,9 +40,9 @@ fn claim(db: &Connection, open: &Open, set: Uuid, now: Timestamp) -> Result<Vec<
     if !opened.is_empty() {
         insert_open_set(db, set, open.epoch.0, &ids_to_bytes(opened.iter().map(|opened| opened.id.0)))?;
     }
-    let mut drop_chunk = db.prepare_cached("DELETE FROM due WHERE id = ?1 AND handed_by IS NOT NULL")?;
+    let mut drop_chunk = db.prepare_cached("DELETE FROM due WHERE id = ?1 AND handed_by = ?2")?;
     for chunk in &open.drained {
-        drop_chunk.execute([chunk.0.as_bytes()])?;
+        drop_chunk.execute(params![chunk.0.as_bytes(), open.epoch.0])?;
     }
     Ok(opened)
 }

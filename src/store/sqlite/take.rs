@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::accept::is_live;
 use super::connection::from_sqlite;
 use crate::domain::{AccountId, BatchId, Generation, NotificationId, Priority};
 use crate::store::StoreError;
@@ -10,6 +11,9 @@ use crate::store::ledger::{ChunkId, Handed, HandedChunk, TakeDue};
 use crate::store::sql::Value;
 
 pub(super) fn take_due(db: &Connection, take: &TakeDue, now: Timestamp) -> Result<Vec<HandedChunk>, StoreError> {
+    if !is_live(db, take.epoch.0)? {
+        return Err(StoreError::EpochLost);
+    }
     // One text for all accounts and one for a given one, so that each can use the index.
     const ONE: &str = "SELECT id, account, priority, batch_id, due_at, ids FROM due
                        WHERE handed_by IS NULL AND account = ?3 AND due_at <= ?1

@@ -1,4 +1,5 @@
 //! What every implementation of a seam promises, one named test per promise.
 
 mod http_client;
+mod ledger;
 mod provider;

@@ -170,9 +170,9 @@ async fn the_command_refuses_an_address_that_others_can_reach() {
         scenario: None,
         record: None,
         allow_remote: false,
-        json: false,
     };
-    let error = vestnik::cli::simulator::run(args).await.unwrap_err();
+    let printer = vestnik::cli::Printer::new(false);
+    let error = vestnik::cli::simulator::run(args, printer).await.unwrap_err();
     assert!(error.to_string().contains("--allow-remote"), "{error}");
 }
 

@@ -1,0 +1,336 @@
+//! `vestnik bench direct`: direct sends through the whole service, over real HTTP on both sides.
+//!
+//! Server and simulator are processes of their own, so that each one's CPU is told apart. The simulator alone is
+//! measured first: what the service adds is the difference.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use futures::future::join_all;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode, Uri};
+use serde::Serialize;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::measure::{Latencies, cpu_of, cpu_of_all, fdatasync_times, memory_of, millis};
+use crate::channels::HttpClient;
+use crate::channels::http_client::{HttpLimits, HttpRequest};
+use crate::cli::{Ended, Printer};
+use crate::simulator::{telegram, whatsapp};
+
+/// No request of a measurement takes longer.
+const LIMITS: HttpLimits =
+    HttpLimits { connect: Duration::from_secs(5), total: Duration::from_secs(30), body_bytes: 64 * 1024 };
+/// fdatasyncs measured before and after.
+const PROBES: usize = 200;
+
+/// Direct sends: latency, throughput, CPU per message, memory.
+#[derive(Debug, clap::Args)]
+pub struct DirectArgs {
+    /// Sends of each round.
+    #[arg(long, default_value_t = 20_000)]
+    pub requests: u64,
+    /// How many are in flight, round by round.
+    #[arg(long, value_delimiter = ',', default_value = "32,256")]
+    pub in_flight: Vec<usize>,
+    /// Where the scratch ledger and the disk's probe go; removed afterwards.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub data_dir: PathBuf,
+    /// Measure on this PostgreSQL instead of the embedded ledger: an empty database made for it.
+    #[arg(long, value_name = "URL", env = "VESTNIK_BENCH_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+}
+
+/// One round.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Round {
+    target: String,
+    in_flight: usize,
+    requests: u64,
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    service_cpu_us: f64,
+    simulator_cpu_us: f64,
+    postgres_cpu_us: f64,
+    memory_mib: f64,
+    fdatasync_p50_ms: f64,
+    fdatasync_p99_ms: f64,
+}
+
+pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
+    ensure!(args.requests > 0 && args.in_flight.iter().all(|n| *n > 0), "nothing to measure");
+    let scratch = Scratch::make(&args.data_dir)?;
+    let simulator = Process::start("simulator", &["--listen", "127.0.0.1:0"], &BTreeMap::new()).await?;
+    let starting = Instant::now();
+    let server = start_server(&args, &scratch.0, &simulator.url).await?;
+    let client = HttpClient::new();
+    let first = one(&client, &send_request(&server.url, 0)?).await?;
+    let start_to_first_answer = starting.elapsed();
+    ensure!(first == StatusCode::OK, "the first send was answered {first}");
+
+    let mut rounds = Vec::new();
+    for in_flight in &args.in_flight {
+        for target in [&simulator, &server] {
+            rounds.push(round(&client, target, &simulator, &server, *in_flight, &args, &scratch.0).await?);
+            let round = rounds.last().context("a round was measured")?;
+            if !printer.is_json() {
+                print_round(printer, round, rounds.len() == 1)?;
+            }
+        }
+    }
+    // The allocator gives back what it kept, and the ledger's writer its cache, after a few seconds without work.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let idle = memory_of(server.id()?)?;
+    let summary = json!({
+        "rounds": rounds,
+        "ledger": if args.database_url.is_some() { "postgres" } else { "sqlite" },
+        "idleMemoryMib": mib(idle),
+        "startToFirstAnswerMs": millis(start_to_first_answer),
+    });
+    printer.either(&summary, || {
+        format!(
+            "\nidle afterwards {:.1} MiB; start to first answer {:.0} ms\nthe service adds p99 {} over the \
+             simulator alone\n",
+            mib(idle),
+            millis(start_to_first_answer),
+            rounds
+                .chunks(2)
+                .map(|pair| format!(
+                    "{:.1} ms at {} in flight ({:.1} × fdatasync p99)",
+                    pair[1].p99_ms - pair[0].p99_ms,
+                    pair[0].in_flight,
+                    (pair[1].p99_ms - pair[0].p99_ms) / pair[1].fdatasync_p99_ms.max(0.01)
+                ))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    })?;
+    server.stop().await?;
+    simulator.stop().await?;
+    Ok(Ended::Well)
+}
+
+fn print_round(printer: Printer, round: &Round, is_first: bool) -> anyhow::Result<()> {
+    if is_first {
+        printer.line(
+            "target     in flight   sends/s   p50 ms   p99 ms   CPU µs/send: service  simulator  PostgreSQL   MiB   \
+             fdatasync p50/p99 ms",
+        )?;
+    }
+    printer.line(format!(
+        "{:<10} {:>9} {:>9.0} {:>8.2} {:>8.2} {:>21.0} {:>10.0} {:>11.0} {:>5.0}   {:.2}/{:.2}",
+        round.target,
+        round.in_flight,
+        round.per_second,
+        round.p50_ms,
+        round.p99_ms,
+        round.service_cpu_us,
+        round.simulator_cpu_us,
+        round.postgres_cpu_us,
+        round.memory_mib,
+        round.fdatasync_p50_ms,
+        round.fdatasync_p99_ms
+    ))
+}
+
+/// Sends `requests` to the target, so many in flight all the time.
+async fn round(
+    client: &HttpClient,
+    target: &Process,
+    simulator: &Process,
+    server: &Process,
+    in_flight: usize,
+    args: &DirectArgs,
+    dir: &Path,
+) -> anyhow::Result<Round> {
+    let mut disk = fdatasync_times(dir, PROBES)?;
+    let cpu = || -> anyhow::Result<[Duration; 3]> {
+        Ok([cpu_of(server.id()?, false)?, cpu_of(simulator.id()?, false)?, cpu_of_all("postgres")])
+    };
+    let before = cpu()?;
+    let started = Instant::now();
+    let next = Arc::new(AtomicU64::new(0));
+    let senders = (0..in_flight).map(|_| {
+        let (client, next, target) = (client.clone(), Arc::clone(&next), target);
+        async move {
+            let mut latencies = Latencies::default();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= args.requests {
+                    return Ok::<_, anyhow::Error>(latencies);
+                }
+                let request =
+                    if target.is_simulator { simulator_request(&target.url, n) } else { send_request(&target.url, n) }?;
+                let sent = Instant::now();
+                let status = one(&client, &request).await?;
+                latencies.add(sent.elapsed());
+                ensure!(status == StatusCode::OK, "a send was answered {status}");
+            }
+        }
+    });
+    let mut latencies = Latencies::default();
+    for sender in join_all(senders).await {
+        latencies.merge(sender?);
+    }
+    let took = started.elapsed();
+    let after = cpu()?;
+    disk.merge(fdatasync_times(dir, PROBES)?);
+    let requests = as_float(args.requests);
+    let per_send = |place: usize| after[place].saturating_sub(before[place]).as_secs_f64() * 1e6 / requests;
+    Ok(Round {
+        target: if target.is_simulator { "simulator".into() } else { "service".into() },
+        in_flight,
+        requests: args.requests,
+        per_second: requests / took.as_secs_f64(),
+        p50_ms: millis(latencies.percentile(50.0)),
+        p99_ms: millis(latencies.percentile(99.0)),
+        service_cpu_us: per_send(0),
+        simulator_cpu_us: per_send(1),
+        postgres_cpu_us: per_send(2),
+        memory_mib: mib(memory_of(server.id()?)?),
+        fdatasync_p50_ms: millis(disk.percentile(50.0)),
+        fdatasync_p99_ms: millis(disk.percentile(99.0)),
+    })
+}
+
+struct Call {
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+async fn one(client: &HttpClient, call: &Call) -> anyhow::Result<StatusCode> {
+    let request = HttpRequest {
+        method: Method::POST,
+        uri: call.uri.clone(),
+        headers: call.headers.clone(),
+        body: call.body.clone(),
+    };
+    Ok(client.send(request, &LIMITS).await?.status)
+}
+
+/// One direct send over the API.
+fn send_request(url: &str, n: u64) -> anyhow::Result<Call> {
+    let body = json!({ "channel": "whatsapp", "recipient": phone(n), "text": format!("Заказ {n} готов") });
+    call(format!("{url}/v1/notifications"), &body, None)
+}
+
+/// What the service would send to the provider for it.
+fn simulator_request(url: &str, n: u64) -> anyhow::Result<Call> {
+    let body = json!({
+        "messaging_product": "whatsapp", "recipient_type": "individual", "to": phone(n).trim_start_matches('+'),
+        "type": "text", "text": { "body": format!("Заказ {n} готов"), "preview_url": false }
+    });
+    let uri = format!("{url}/v23.0/{}/messages", whatsapp::DEFAULT_PHONE_NUMBER_ID);
+    call(uri, &body, Some(whatsapp::DEFAULT_TOKEN))
+}
+
+fn call(uri: String, body: &serde_json::Value, token: Option<&str>) -> anyhow::Result<Call> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(token) = token {
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}"))?);
+    }
+    Ok(Call { uri: uri.parse()?, headers, body: body.to_string().into() })
+}
+
+/// A valid Russian mobile number of its own for every send.
+fn phone(n: u64) -> String {
+    format!("+7999{:07}", n % 10_000_000)
+}
+
+async fn start_server(args: &DirectArgs, dir: &Path, simulator: &str) -> anyhow::Result<Process> {
+    let dir = dir.display().to_string();
+    let mut settings = BTreeMap::from([
+        ("VESTNIK__WHATSAPP__MAIN__BASE_URL", simulator),
+        ("VESTNIK__WHATSAPP__MAIN__TOKEN", whatsapp::DEFAULT_TOKEN),
+        ("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", whatsapp::DEFAULT_PHONE_NUMBER_ID),
+        ("VESTNIK__WHATSAPP__MAIN__LIMITS__PER_SECOND", "1000000"),
+        ("VESTNIK__WHATSAPP__MAIN__LIMITS__BURST", "1000000"),
+        ("VESTNIK__TELEGRAM__MAIN__BASE_URL", simulator),
+        ("VESTNIK__TELEGRAM__MAIN__TOKEN", telegram::DEFAULT_TOKEN),
+        ("VESTNIK__DELIVERY__DIRECT_CONCURRENCY", "4096"),
+        ("VESTNIK__LOG__LEVEL", "warn"),
+    ]);
+    if let Some(url) = &args.database_url {
+        settings.insert("DATABASE_URL", url);
+    }
+    Process::start("serve", &["--listen", "127.0.0.1:0", "--data-dir", &dir], &settings).await
+}
+
+/// This very program as another process; killed if it is dropped.
+struct Process {
+    child: Child,
+    url: String,
+    is_simulator: bool,
+}
+
+impl Process {
+    async fn start(command: &str, args: &[&str], settings: &BTreeMap<&str, &str>) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let mut child = Command::new(program)
+            .arg(command)
+            .arg("--json")
+            .args(args)
+            .envs(settings)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start vestnik {command}"))?;
+        let out = child.stdout.take().context("its output is piped")?;
+        let mut greeting = String::new();
+        BufReader::new(out).read_line(&mut greeting).await?;
+        let greeting: serde_json::Value =
+            serde_json::from_str(&greeting).with_context(|| format!("vestnik {command} did not start"))?;
+        let Some(url) = greeting["url"].as_str() else { bail!("vestnik {command} told no URL") };
+        Ok(Process { child, url: url.to_owned(), is_simulator: command == "simulator" })
+    }
+
+    fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the process ended")
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.id()?)?).context("a process has an id")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+}
+
+/// A folder of our own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> anyhow::Result<Self> {
+        let dir = parent.join(format!(".vestnik-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn mib(bytes: u64) -> f64 {
+    (bytes as f64 / 1024.0 / 1024.0 * 10.0).round() / 10.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn as_float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,13 @@
+//! The ledger's promises, on SQLite and PostgreSQL alike.
+
+mod accepting;
+mod claiming;
+mod commits;
+mod idempotency;
+mod lookups;
+mod migrations;
+mod recording;
+mod recovering;
+mod sequences;
+mod subjects;
+mod taking;

@@ -1,0 +1,5 @@
+//! What the tests share: databases of their own, a ledger to hold promises against, a line that can be cut.
+
+pub(crate) mod ledger;
+pub(crate) mod postgres;
+pub(crate) mod proxy;

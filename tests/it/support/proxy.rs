@@ -1,0 +1,130 @@
+//! A line between the ledger and PostgreSQL that can be cut at a COMMIT.
+#![expect(clippy::disallowed_methods, reason = "the proxy lives and dies with its test")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the next COMMIT meets. It meets it once; then the line is whole again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The server commits; nobody hears of it.
+    AfterCommit = 1,
+    /// The server never sees it.
+    BeforeCommit = 2,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    armed: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(server: (String, u16)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let armed = Arc::new(AtomicU8::new(0));
+        let for_lines = Arc::clone(&armed);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(line(client, server, Arc::clone(&for_lines)));
+            }
+        });
+        Proxy { address, armed }
+    }
+
+    pub(crate) fn arm(&self, cut: Cut) {
+        self.armed.store(cut as u8, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_cut(&self) -> bool {
+        self.armed.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// One connection: frames from the client are read whole, bytes from the server pass as they come.
+async fn line(client: TcpStream, server: TcpStream, armed: Arc<AtomicU8>) {
+    let (mut from_client, to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let (give_back, mut given_back) = tokio::sync::mpsc::channel::<OwnedReadHalf>(1);
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let answers = tokio::spawn(pass(from_server, to_client, stopped, give_back));
+    let mut started = false;
+    while let Some(frame) = frame(&mut from_client, started).await {
+        started = true;
+        if !is_commit(&frame) {
+            if to_server.write_all(&frame).await.is_err() {
+                break;
+            }
+            continue;
+        }
+        match armed.swap(0, Ordering::SeqCst) {
+            1 => {
+                let _ = stop.send(());
+                let mut from_server = given_back.recv().await.expect("the way back is open");
+                to_server.write_all(&frame).await.unwrap();
+                // The server has answered: it has committed.
+                let mut answer = [0; 64];
+                assert!(from_server.read(&mut answer).await.unwrap() > 0);
+                return;
+            }
+            2 => {
+                answers.abort();
+                return;
+            }
+            _ => {
+                if to_server.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    answers.abort();
+}
+
+/// Passes answers on until told to stop; then gives the way back to whoever stopped it, and hangs up.
+async fn pass(
+    mut from_server: OwnedReadHalf,
+    mut to_client: OwnedWriteHalf,
+    mut stopped: tokio::sync::oneshot::Receiver<()>,
+    give_back: tokio::sync::mpsc::Sender<OwnedReadHalf>,
+) {
+    let mut bytes = vec![0; 16 * 1024];
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => {
+                let _ = give_back.send(from_server).await;
+                // Hung up only when the server has answered.
+                give_back.closed().await;
+                return;
+            }
+            read = from_server.read(&mut bytes) => match read {
+                Ok(0) | Err(_) => return,
+                Ok(count) => if to_client.write_all(&bytes[..count]).await.is_err() { return },
+            },
+        }
+    }
+}
+
+/// A message of the frontend: a type byte (not in the first one), its length, its content
+/// (postgresql.org/docs/current/protocol-message-formats.html).
+async fn frame(from: &mut OwnedReadHalf, started: bool) -> Option<Vec<u8>> {
+    let head_bytes = if started { 5 } else { 4 };
+    let mut frame = vec![0; head_bytes];
+    from.read_exact(&mut frame).await.ok()?;
+    let length = u32::from_be_bytes(frame[head_bytes - 4..].try_into().unwrap()) as usize;
+    let mut content = vec![0; length - 4];
+    from.read_exact(&mut content).await.ok()?;
+    frame.extend(content);
+    Some(frame)
+}
+
+fn is_commit(frame: &[u8]) -> bool {
+    frame.first() == Some(&b'Q') && frame[5..].starts_with(b"COMMIT")
+}
