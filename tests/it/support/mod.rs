@@ -2,4 +2,5 @@
 
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod proxy;
