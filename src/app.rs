@@ -15,6 +15,7 @@ use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, SystemClock};
 use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
+use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
 use crate::templates::{Engine, Limits};
@@ -33,6 +34,8 @@ pub struct App {
     pub needs_key: bool,
     lifecycle: Lifecycle,
     grace: Duration,
+    /// Where clients on this machine find us; with the embedded ledger only, whose folder is nobody else's.
+    announced: Option<Announced>,
 }
 
 impl App {
@@ -90,18 +93,31 @@ impl App {
         let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
         lifecycle.tracker().spawn(serve(listener, router(api), header_time_limit, tracker, soft));
         let grace = Duration::from_millis(settings.http.shutdown_grace_ms);
-        Ok(App { addr, store, delivery, needs_key, lifecycle, grace })
+        let announced = match &settings.ledger.database_url {
+            None => announce(&settings.ledger.data_dir, addr),
+            Some(_) => None,
+        };
+        Ok(App { addr, store, delivery, needs_key, lifecycle, grace, announced })
     }
 
     /// Runs until told to stop, then settles what runs.
     pub async fn run(self) -> anyhow::Result<Stopped> {
         self.lifecycle.soft().cancelled().await;
+        // Nothing new is taken from here on, so nobody is to find us.
+        drop(self.announced);
         let stopped = self.lifecycle.stop(self.delivery.settled(), self.grace).await;
         if stopped == Stopped::Finished {
             self.delivery.finish().await.context("could not give back what was in hand")?;
         }
         Ok(stopped)
     }
+}
+
+/// A service that cannot say where it is serves all the same.
+fn announce(data_dir: &std::path::Path, addr: SocketAddr) -> Option<Announced> {
+    Announced::write(data_dir, addr)
+        .inspect_err(|error| tracing::warn!(error = %error, "could not write server.url: clients need VESTNIK_URL"))
+        .ok()
 }
 
 /// Where the ledger is, by the settings.

@@ -13,6 +13,7 @@ pub mod domain;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
+pub mod server_url;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;

@@ -26,14 +26,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// The chain of causes on one line, hints on lines of their own.
+/// The chain of causes on one line; details (indented) and hints on lines of their own.
 fn failed(error: &anyhow::Error) -> ExitCode {
     let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
     let chain = chain.join(": ");
-    let (what, hints): (Vec<_>, Vec<_>) = chain.split('\n').partition(|line| !line.starts_with("hint: "));
+    let is_own_line = |line: &&str| line.starts_with("hint: ") || line.starts_with("  ");
+    let (own_lines, what): (Vec<_>, Vec<_>) = chain.split('\n').partition(is_own_line);
     let mut text = format!("error: {}\n", what.join(": "));
-    for hint in hints {
-        text.push_str(hint);
+    for line in own_lines {
+        text.push_str(line);
         text.push('\n');
     }
     // Where standard error is gone, nobody can be told.

@@ -3,12 +3,19 @@
 //! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
 pub mod bench;
+pub mod client;
+pub mod config;
+pub mod doctor;
 pub mod keys;
 pub mod ledger;
+pub mod notifications;
 pub mod openapi;
 pub mod printer;
+pub mod send;
 pub mod serve;
 pub mod simulator;
+pub mod suppressions;
+pub mod templates;
 
 use std::path::PathBuf;
 
@@ -35,6 +42,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Serve(serve::ServeArgs),
+    Send(send::SendArgs),
+    Templates(templates::TemplatesArgs),
+    Notifications(notifications::NotificationsArgs),
+    Suppressions(suppressions::SuppressionsArgs),
+    Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
     Keys(keys::KeysArgs),
     Migrate(ledger::MigrateArgs),
     Verify(ledger::VerifyArgs),
@@ -62,8 +75,15 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<Ended> {
         let printer = Printer::new(self.json);
         let settings = |overrides| Settings::load(&Sources::of_process(self.config.clone(), overrides));
+        let usual = || Ok(settings(Vec::new())?);
         match self.command {
             Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
+            Command::Send(args) => send::run(args, usual, printer).await,
+            Command::Templates(args) => templates::run(args, usual, printer).await,
+            Command::Notifications(args) => notifications::run(args, usual, printer).await,
+            Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
+            Command::Config(args) => config::run(&args, &usual()?, printer),
+            Command::Doctor(args) => doctor::run(args, usual(), printer).await,
             Command::Keys(args) => keys::run(args, settings(Vec::new())?, printer).await,
             Command::Migrate(args) => ledger::migrate(settings(args.overrides())?, printer).await,
             Command::Verify(args) => ledger::verify(settings(args.overrides())?, printer).await,

@@ -53,6 +53,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Who said what is not a default: a setting's path, and the file, variable or flag.
+    pub fn origins(&self) -> &BTreeMap<String, String> {
+        &self.origins
+    }
+
     /// Settings that were given but do nothing yet: whoever starts says so.
     pub fn notices(&self) -> Vec<String> {
         let mut notices = Vec::new();

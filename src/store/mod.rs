@@ -23,6 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
@@ -39,9 +41,25 @@ pub use verify::{Finding, Verify, VerifyReport};
 use crate::domain::Clock;
 
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
+#[async_trait]
 pub trait Store: Ledger + Lookup + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static {
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;
+
+    /// How the database is set up. For `vestnik doctor`.
+    async fn condition(&self) -> Result<Condition, StoreError>;
+}
+
+/// What a database says of itself.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub version: String,
+    /// The settings that durability hangs on, with their values.
+    pub durability: Vec<(&'static str, String)>,
+    /// Whether committed means on disk, as far as those settings say.
+    pub is_durable: bool,
+    /// The server's clock, where it has one of its own.
+    pub clock: Option<Timestamp>,
 }
 
 /// Why the ledger did not do what it was asked. A variant exists where the caller acts differently.

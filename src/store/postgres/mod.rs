@@ -27,7 +27,8 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value};
 use super::{
-    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency, recovery,
+    Accept, Accepted, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
+    recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
 
@@ -148,9 +149,26 @@ impl Drop for Unfinished {
     }
 }
 
+#[async_trait]
 impl Store for Postgres {
     fn engine(&self) -> &'static str {
         "postgres"
+    }
+
+    async fn condition(&self) -> Result<Condition, StoreError> {
+        const SETTINGS: [&str; 3] = ["fsync", "synchronous_commit", "full_page_writes"];
+        let sql = "SELECT current_setting('server_version'), current_setting('fsync'),
+                          current_setting('synchronous_commit'), current_setting('full_page_writes'),
+                          (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+        let rows = self.read("asking PostgreSQL how it is set up", sql.into(), vec![]).await?;
+        let Some(row) = rows.first() else { return Err(StoreError::refused("asking PostgreSQL", "it did not say")) };
+        let values = [row.text(1)?, row.text(2)?, row.text(3)?];
+        Ok(Condition {
+            version: row.text(0)?,
+            is_durable: values.iter().all(|value| value != "off"),
+            durability: SETTINGS.into_iter().zip(values).collect(),
+            clock: Some(row.time(4)?),
+        })
     }
 }
 

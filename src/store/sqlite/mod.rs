@@ -19,7 +19,7 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
-    Accept, Accepted, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
+    Accept, Accepted, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
     migrations, recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
@@ -62,9 +62,20 @@ impl Sqlite {
     }
 }
 
+#[async_trait]
 impl Store for Sqlite {
     fn engine(&self) -> &'static str {
         "sqlite"
+    }
+
+    async fn condition(&self) -> Result<Condition, StoreError> {
+        let sql = "SELECT sqlite_version(), journal_mode FROM pragma_journal_mode";
+        let rows = self.read("asking SQLite how it is set up", sql.into(), vec![]).await?;
+        let Some(row) = rows.first() else { return Err(StoreError::refused("asking SQLite", "it did not say")) };
+        let journal = row.text(1)?;
+        // `synchronous` belongs to the writer's connection, not to the file: the settings say it.
+        let is_durable = journal == "wal";
+        Ok(Condition { version: row.text(0)?, durability: vec![("journal_mode", journal)], is_durable, clock: None })
     }
 }
 

@@ -4,4 +4,5 @@
 pub(crate) mod eventually;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod proxy;

@@ -1,0 +1,166 @@
+//! `vestnik templates`: texts with variables, kept by the server.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+
+use super::client::{Client, ServerArgs, encode, field, printable};
+use super::{Ended, Printer};
+use crate::config::Settings;
+
+const EXAMPLES: &str = "\
+Examples:
+  vestnik templates save order-ready order-ready.json
+  echo '{\"text\": \"Здравствуйте, {{ name }}!\"}' | vestnik templates save hello -
+  vestnik templates show order-ready --version 1
+  vestnik templates list --json
+
+A file holds the parts of a template: text, telegramHtml, whatsappTemplate (name, language, header, body, buttons).";
+
+/// List, show, save and delete templates.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TemplatesArgs {
+    #[command(subcommand)]
+    command: TemplatesCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TemplatesCommand {
+    /// List them by name.
+    List {
+        /// So many at most.
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show the current version, or an older one.
+    #[command(disable_version_flag = true)]
+    Show {
+        id: String,
+        #[arg(long = "version", value_name = "N", id = "template_version")]
+        version: Option<i32>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Save a file as the next version. Nothing changes for what was accepted before.
+    Save {
+        id: String,
+        /// JSON or TOML, by its extension; `-` reads JSON from standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Delete one. Its versions stay readable for what was sent with them.
+    Delete {
+        id: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+pub async fn run(
+    args: TemplatesArgs,
+    settings: impl FnOnce() -> anyhow::Result<Settings>,
+    printer: Printer,
+) -> anyhow::Result<Ended> {
+    let path = |id: &str| format!("/v1/templates/{}", encode(id));
+    match args.command {
+        TemplatesCommand::List { limit, server } => {
+            let client = Client::find(server, settings)?;
+            let (items, more) = client.list("/v1/templates", &[], limit as usize).await?;
+            printer.either(&json!({ "items": items, "more": more }), || list_in_words(&items, more))?;
+        }
+        TemplatesCommand::Show { id, version, server } => {
+            let query = version.map(|version| format!("?version={version}")).unwrap_or_default();
+            let saved = Client::find(server, settings)?.get(&format!("{}{query}", path(&id))).await?;
+            printer.either(&saved, || in_words(&saved))?;
+        }
+        TemplatesCommand::Save { id, file, server } => {
+            let body = load(&file)?;
+            let saved = Client::find(server, settings)?.put(&path(&id), &body).await?;
+            printer.either(&saved, || {
+                format!("saved {}, version {}; {}\n", field(&saved, "id"), field(&saved, "version"), variables(&saved))
+            })?;
+        }
+        TemplatesCommand::Delete { id, server } => {
+            Client::find(server, settings)?.delete(&path(&id)).await?;
+            printer.either(&json!({ "id": id, "deleted": true }), || format!("deleted {}\n", printable(&id)))?;
+        }
+    }
+    Ok(Ended::Well)
+}
+
+fn load(file: &Path) -> anyhow::Result<Value> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
+        return serde_json::from_str(&text).context("standard input is not JSON");
+    }
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("could not read {shown}"))?;
+    match file.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON")),
+        Some("toml") => toml::from_str(&text).with_context(|| format!("{shown} is not TOML")),
+        Some(_) | None => bail!("{shown} is neither .json nor .toml\nhint: `-` reads JSON from standard input"),
+    }
+}
+
+fn list_in_words(items: &[Value], more: bool) -> String {
+    if items.is_empty() {
+        return "there is none: `vestnik templates save ID FILE` makes one\n".into();
+    }
+    let line = |saved: &Value| {
+        format!(
+            "{:<24}  v{:<4}  {}  {:<28}  {}\n",
+            field(saved, "id"),
+            field(saved, "version"),
+            field(saved, "savedAt"),
+            parts(saved),
+            field(saved, "description"),
+        )
+    };
+    let mut text: String = items.iter().map(line).collect();
+    if more {
+        text.push_str("there are more: --limit shows them\n");
+    }
+    text
+}
+
+fn parts(saved: &Value) -> String {
+    let names = ["text", "telegramHtml", "whatsappTemplate"];
+    names.into_iter().filter(|name| !saved[*name].is_null()).collect::<Vec<_>>().join(",")
+}
+
+fn variables(saved: &Value) -> String {
+    let names: Vec<_> =
+        saved["variables"].as_array().into_iter().flatten().filter_map(Value::as_str).map(printable).collect();
+    if names.is_empty() { "no variables".into() } else { format!("variables: {}", names.join(", ")) }
+}
+
+fn in_words(saved: &Value) -> String {
+    let mut text = format!(
+        "{}, version {}, saved {}\n{}\n",
+        field(saved, "id"),
+        field(saved, "version"),
+        field(saved, "savedAt"),
+        variables(saved),
+    );
+    for part in ["description", "policy", "text", "telegramHtml"] {
+        if let Some(source) = saved[part].as_str() {
+            text.push_str(&format!("\n{part}:\n"));
+            for line in source.lines() {
+                text.push_str(&format!("  {}\n", printable(line)));
+            }
+        }
+    }
+    if saved["whatsappTemplate"].is_object() {
+        // A Value always becomes JSON.
+        let template = serde_json::to_string_pretty(&saved["whatsappTemplate"]).unwrap_or_default();
+        text.push_str(&format!("\nwhatsappTemplate:\n{template}\n"));
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! The commands as a user meets them: the real program, a server and a simulator on ports of their own.
+
+use crate::support::process::{Stand, program};
+
+const NUMBER: &str = "+79991234567";
+
+#[test]
+fn help_says_what_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, args) in [
+        ("vestnik", &[][..]),
+        ("send", &["send"]),
+        ("templates", &["templates"]),
+        ("templates_list", &["templates", "list"]),
+        ("templates_show", &["templates", "show"]),
+        ("templates_save", &["templates", "save"]),
+        ("templates_delete", &["templates", "delete"]),
+        ("notifications", &["notifications"]),
+        ("notifications_list", &["notifications", "list"]),
+        ("notifications_show", &["notifications", "show"]),
+        ("suppressions", &["suppressions"]),
+        ("suppressions_list", &["suppressions", "list"]),
+        ("suppressions_add", &["suppressions", "add"]),
+        ("suppressions_lift", &["suppressions", "lift"]),
+        ("config", &["config"]),
+        ("doctor", &["doctor"]),
+    ] {
+        let output = program(dir.path()).args(args).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{name}");
+        insta::assert_snapshot!(format!("help_{name}"), String::from_utf8(output.stdout).unwrap());
+    }
+}
+
+#[test]
+fn a_send_says_its_end_and_its_history_is_kept() {
+    let stand = Stand::start();
+    let sent = stand.run(&["send", "--channel", "whatsapp", "--to", "+7 999 123-45-67", "--text", "Привет"]);
+    assert_eq!(sent.code, 0, "{sent:?}");
+    insta::assert_snapshot!(stand.redact(&sent.out), @r"
+    sent  ID
+      to         +79991234567 by whatsapp.main
+      accepted   TIME
+      policy     at_most_once
+      attempt 1  TIME → TIME  accepted  provider id WAMID
+    ");
+    let listed = stand.run(&["notifications", "list", "--status", "sent", "--json"]).json();
+    let id = listed["items"][0]["id"].as_str().unwrap();
+    let shown = stand.run(&["notifications", "show", id]);
+    assert_eq!(stand.redact(&shown.out), stand.redact(&sent.out));
+    let none = stand.run(&["notifications", "list", "--status", "uncertain"]);
+    assert_eq!((none.code, none.out.as_str()), (0, "there is none\n"));
+}
+
+#[test]
+fn one_key_sends_once() {
+    let stand = Stand::start();
+    let send = || {
+        let args = ["send", "--channel", "telegram", "--to", "42", "--text", "x", "--idempotency-key", "k", "--json"];
+        stand.run(&args).json()["id"].clone()
+    };
+    assert_eq!(send(), send());
+    assert_eq!(stand.run(&["notifications", "list", "--json"]).json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_send_that_did_not_succeed_is_exit_code_1() {
+    let stand = Stand::start();
+    assert_eq!(stand.run(&["suppressions", "add", "whatsapp", NUMBER, "--reason", "asked"]).code, 0);
+    let ended = stand.run(&["send", "--channel", "whatsapp", "--to", NUMBER, "--text", "x"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.out.starts_with("suppressed"), "{ended:?}");
+    insta::assert_snapshot!(stand.redact(&stand.run(&["suppressions", "list"]).out), @"whatsapp  +79991234567      all        TIME  asked");
+    assert_eq!(stand.run(&["suppressions", "lift", "whatsapp", NUMBER]).code, 0);
+    assert_eq!(stand.run(&["send", "--channel", "whatsapp", "--to", NUMBER, "--text", "x"]).code, 0);
+}
+
+#[test]
+fn templates_come_from_files_and_from_standard_input() {
+    let stand = Stand::start();
+    std::fs::write(stand.dir.path().join("t.toml"), "text = \"Заказ {{ order.number }}\"").unwrap();
+    let saved = stand.run(&["templates", "save", "order", "t.toml"]);
+    assert_eq!(saved.out, "saved order, version 1; variables: order.number\n", "{saved:?}");
+    let saved = stand.run_with(&["templates", "save", "order", "-"], &[], r#"{"text": "№ {{ order.number }}"}"#);
+    assert_eq!(saved.out, "saved order, version 2; variables: order.number\n", "{saved:?}");
+    let old = stand.run(&["templates", "show", "order", "--version", "1", "--json"]).json();
+    assert_eq!(old["text"], "Заказ {{ order.number }}");
+    let args = ["send", "--channel", "telegram", "--to", "-100123", "--template", "order", "--data", "order.number=7"];
+    assert_eq!(stand.run(&args).code, 0);
+    assert_eq!(stand.run(&["templates", "list", "--json"]).json()["items"][0]["version"], 2);
+    assert_eq!(stand.run(&["templates", "delete", "order"]).code, 0);
+    let gone = stand.run(&["templates", "show", "order"]);
+    assert_eq!(gone.code, 2);
+    insta::assert_snapshot!(gone.err, @"error: There is no such thing: there is no such template, or no such version of it");
+}
+
+#[test]
+fn each_mistake_is_named_on_its_own_line() {
+    let stand = Stand::start();
+    stand.run_with(&["templates", "save", "hello", "-"], &[], r#"{"text": "Здравствуйте, {{ name }}!"}"#);
+    let ended = stand.run(&["send", "--channel", "whatsapp", "--to", "12", "--template", "hello"]);
+    assert_eq!(ended.code, 2);
+    insta::assert_snapshot!(ended.err, @r"
+    error: The request is wrong
+      /recipient: not a valid phone number: give it with its country code, like +7 999 123-45-67
+      /data: `name` is missing (/text, line 1, column 18)
+    ");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_with_where_it_was_looked_for() {
+    let stand = Stand::without_server();
+    let looked = stand.run_with(&["notifications", "list"], &[("VESTNIK__HTTP__LISTEN", "127.0.0.1:1")], "");
+    assert_eq!(looked.code, 2);
+    insta::assert_snapshot!(looked.err, @r"
+    error: no answer from http://127.0.0.1:1 (named by the setting http.listen): connecting failed: client error (Connect): tcp connect error: Connection refused (os error 111)
+    hint: start it with `vestnik serve`, or set VESTNIK_URL
+    ");
+    let named = stand.run(&["notifications", "list", "--url", "nonsense"]);
+    insta::assert_snapshot!(named.err, @r"
+    error: nonsense (by --url or VESTNIK_URL) is not the address of a server
+    hint: give it as http://HOST:PORT
+    ");
+}
+
+#[test]
+fn a_server_that_stopped_leaves_no_address_behind() {
+    let mut stand = Stand::start();
+    let file = stand.dir.path().join("data/server.url");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), stand.server.as_ref().unwrap().url);
+    let stopping = std::time::Instant::now();
+    assert!(stand.server.take().unwrap().stop());
+    assert!(stopping.elapsed() < std::time::Duration::from_secs(10), "a stop with nothing to settle is quick");
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_server_with_keys_wants_one() {
+    const KEY: &str = "vk_a-bootstrap-key-of-good-length";
+    let mut stand = Stand::without_server();
+    stand.serve(&[("VESTNIK_BOOTSTRAP_KEY", KEY)]);
+    let ended = stand.run(&["templates", "list"]);
+    assert_eq!(ended.code, 2);
+    insta::assert_snapshot!(ended.err, @r"
+    error: An API key is needed: send the header Authorization: Bearer vk_…; `vestnik keys create` makes a key
+    hint: set VESTNIK_KEY (or --key); `vestnik keys create NAME` makes a key
+    ");
+    let ended = stand.run_with(&["templates", "list"], &[("VESTNIK_KEY", KEY)], "");
+    assert_eq!((ended.code, ended.out.as_str()), (0, "there is none: `vestnik templates save ID FILE` makes one\n"));
+}
+
+#[test]
+fn settings_are_shown_with_origins_and_without_secrets() {
+    let stand = Stand::without_server();
+    let shown = stand.run(&["config"]);
+    assert!(shown.out.contains("token = \"***\"  # vestnik.toml") && !shown.out.contains("sim-token"), "{shown:?}");
+    let json = stand.run(&["config", "--json"]).json();
+    assert_eq!(json["settings"]["whatsapp"]["main"]["token"], "***");
+    assert_eq!(json["origins"]["whatsapp.main.token"], "vestnik.toml");
+    assert_eq!(stand.run(&["config", "check"]).out, "the settings are fine\n");
+    let wrong = stand.run_with(&["config", "check"], &[("VESTNIK__HTTP__LISTEN", "here")], "");
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.starts_with("error: setting `http.listen`"), "{wrong:?}");
+}
+
+#[test]
+fn doctor_says_what_is_well_and_what_to_do() {
+    let mut stand = Stand::without_server();
+    let ill = stand.run_with(&["doctor", "--json"], &[("VESTNIK__HTTP__LISTEN", "127.0.0.1:1")], "");
+    assert_eq!(ill.code, 1, "{ill:?}");
+    let ill = ill.json();
+    let of = |name: &str| ill["checks"].as_array().unwrap().iter().find(|check| check["check"] == name).unwrap();
+    for name in ["ledger", "server"] {
+        assert_eq!(of(name)["ok"], false);
+        assert!(of(name)["hint"].is_string());
+    }
+    stand.serve(&[]);
+    let well = stand.run(&["doctor"]);
+    assert_eq!(well.code, 0, "{well:?}");
+
+    let lines: Vec<_> =
+        stand.redact(&well.out).lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ok       settings
+    ok       ledger
+    ok       durability
+    ok       disk
+    ok       account whatsapp.main
+    ok       account telegram.main
+    ok       server
+    ");
+    assert!(well.out.contains("journal_mode wal, synchronous FULL"), "{well:?}");
+    // It looked, and sent nothing.
+    assert_eq!(stand.run(&["notifications", "list"]).out, "there is none\n");
+    let wrong = stand.run_with(&["doctor"], &[("VESTNIK__NO__SUCH", "1")], "");
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.out.starts_with("problem  settings: "), "{wrong:?}");
+}
