@@ -157,7 +157,6 @@ impl Delivery {
         self.stopping.cancelled().await;
         self.sends.close();
         self.sends.wait().await;
-        self.suppressions.finish();
     }
 
     /// Gives back what is in hand. Called when everything that was running has settled.
