@@ -3,5 +3,6 @@
 
 mod cli;
 mod contract;
+mod demo;
 mod simulator;
 mod support;
