@@ -56,11 +56,7 @@ impl App {
             format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
         })?;
         let addr = listener.local_addr().context("cannot tell the address listened on")?;
-        let engine = Arc::new(Engine::new(Limits {
-            source_bytes: settings.templates.source_bytes,
-            fuel: settings.templates.fuel,
-            output_bytes: settings.templates.output_bytes,
-        }));
+        let engine = Arc::new(Engine::new(Limits::from(&settings.templates)));
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
             engine,

@@ -41,7 +41,6 @@ fn defaults_need_nothing() {
     let settings = Settings::load(&Sources::default()).expect("defaults hold");
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.ledger.synchronous, ledger::Synchronous::Full);
-    assert_eq!(crate::templates::Limits::from(&settings.templates), crate::templates::Limits::default());
     assert!(settings.whatsapp.is_empty() && settings.telegram.is_empty());
     assert_eq!(settings.notices(), Vec::<String>::new());
 }

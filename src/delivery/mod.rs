@@ -130,7 +130,7 @@ impl Delivery {
         let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
         let delivery = Arc::new(Delivery {
             renderer: Renderer::new(Arc::clone(&store), engine),
-            suppressions: SuppressionCheck::start(Arc::clone(&store), &tracker),
+            suppressions: SuppressionCheck::start(Arc::clone(&store)),
             accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
             sending,
             names: numbered.into_iter().collect(),
@@ -157,7 +157,6 @@ impl Delivery {
         self.stopping.cancelled().await;
         self.sends.close();
         self.sends.wait().await;
-        self.suppressions.finish();
     }
 
     /// Gives back what is in hand. Called when everything that was running has settled.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::Channel;
@@ -15,42 +14,26 @@ const AT_ONCE: usize = 500;
 type Question = (Channel, String, oneshot::Sender<Result<Vec<SuppressionScope>, StoreError>>);
 
 /// See the module.
-pub(super) struct SuppressionCheck {
-    questions: mpsc::Sender<Question>,
-    finished: CancellationToken,
-}
+pub(super) struct SuppressionCheck(mpsc::Sender<Question>);
 
 impl SuppressionCheck {
-    pub(super) fn start(store: Arc<dyn Store>, tracker: &TaskTracker) -> Self {
+    pub(super) fn start(store: Arc<dyn Store>) -> Self {
         let (sender, mut receiver) = mpsc::channel(AT_ONCE);
-        let finished = CancellationToken::new();
-        let until = finished.clone();
-        tracker.spawn(async move {
+        // Ends with the last sender: a stop does not wait for it.
+        TaskTracker::new().spawn(async move {
             let mut questions = Vec::new();
-            loop {
-                let asked = tokio::select! {
-                    asked = receiver.recv_many(&mut questions, AT_ONCE) => asked,
-                    () = until.cancelled() => return,
-                };
-                if asked == 0 {
-                    return;
-                }
+            while receiver.recv_many(&mut questions, AT_ONCE).await > 0 {
                 answer(&*store, std::mem::take(&mut questions)).await;
             }
         });
-        SuppressionCheck { questions: sender, finished }
-    }
-
-    /// Nobody asks any more. The senders live as long as `Delivery`, so only this ends the task that a stop waits for.
-    pub(super) fn finish(&self) {
-        self.finished.cancel();
+        SuppressionCheck(sender)
     }
 
     /// What this address does not want any more.
     pub(super) async fn of(&self, channel: Channel, address: String) -> Result<Vec<SuppressionScope>, StoreError> {
         let (sender, answered) = oneshot::channel();
         let gone = || StoreError::Unavailable { doing: "checking suppressions", source: "the check stopped".into() };
-        self.questions.send((channel, address, sender)).await.map_err(|_| gone())?;
+        self.0.send((channel, address, sender)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }

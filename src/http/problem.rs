@@ -28,7 +28,7 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// Seconds after which asking again makes sense; also in the `Retry-After` header.
     #[serde(skip)]
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u16>,
 }
 
 /// One mistake.

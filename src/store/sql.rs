@@ -191,8 +191,9 @@ pub trait Sql: Send + Sync {
     /// Statements as one durable change, in order; the rows each of those that were run returned.
     async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError>;
 
-    /// A query with one column, `member`: every id in the lists `ids` of a table of ours.
-    fn members(&self, table: &str) -> String;
+    /// A query with a row for every id in the lists `ids` of a table of ours: `member`, and the list's own columns
+    /// `beside` it.
+    fn members(&self, table: &str, beside: &[&str]) -> String;
 
     /// The id of all zeros as a literal.
     fn nil(&self) -> &'static str;

@@ -1,5 +1,7 @@
 //! How much one template may be, use and make.
 
+use crate::config::templates::TemplateSettings;
+
 /// Limits that an installation may move; the rest are below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -9,6 +11,13 @@ pub struct Limits {
     pub fuel: u64,
     /// One rendered part, counted while it is written.
     pub output_bytes: usize,
+}
+
+impl From<&TemplateSettings> for Limits {
+    fn from(settings: &TemplateSettings) -> Self {
+        let TemplateSettings { fuel, output_bytes, source_bytes } = *settings;
+        Limits { source_bytes, fuel, output_bytes }
+    }
 }
 
 impl Default for Limits {
@@ -49,3 +58,15 @@ pub(super) const WHATSAPP_PARAMETER_CHARS: usize = 1_024;
 
 /// Telegram's longest text, in UTF-16 units after its entities were read.
 pub(super) const TELEGRAM_TEXT_UTF16: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Settings, Sources};
+
+    #[test]
+    fn the_settings_default_to_the_engines_own_limits() {
+        let settings = Settings::load(&Sources::default()).expect("the defaults are fine");
+        assert_eq!(Limits::from(&settings.templates), Limits::default());
+    }
+}

@@ -4,5 +4,6 @@
 mod cli;
 mod contract;
 mod demo;
+mod path;
 mod simulator;
 mod support;

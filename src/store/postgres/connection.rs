@@ -6,7 +6,7 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, R
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::NoTls;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -24,10 +24,17 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
     let timeout = options.call_timeout;
     config.application_name("vestnik").connect_timeout(timeout).keepalives_idle(Duration::from_secs(30));
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    // Whether TLS is used is the URL's say (sslmode); plain is not offered where it is required.
-    let manager = match config.get_ssl_mode() {
-        SslMode::Disable => Manager::from_config(config, NoTls, manager_config),
-        _ => Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config),
+    // The URL's sslmode decides. `prefer`, its default, stays plain on this machine, where servers tend to have a
+    // certificate for another name, and elsewhere takes TLS where the server has it. Certificates are always checked.
+    let is_plain = match config.get_ssl_mode() {
+        SslMode::Disable => true,
+        SslMode::Prefer => config.get_hosts().iter().all(is_local),
+        _ => false,
+    };
+    let manager = if is_plain {
+        Manager::from_config(config, NoTls, manager_config)
+    } else {
+        Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config)
     };
     let statement_timeout = timeout.as_millis();
     Pool::builder(manager)
@@ -48,6 +55,15 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
         }))
         .build()
         .map_err(|error| StoreError::Setup(format!("cannot make the connection pool: {error}")))
+}
+
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        Host::Unix(_) => true,
+    }
 }
 
 fn tls() -> Result<ClientConfig, StoreError> {

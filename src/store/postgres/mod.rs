@@ -286,8 +286,9 @@ impl Sql for Postgres {
         .await
     }
 
-    fn members(&self, table: &str) -> String {
-        format!("SELECT unnest(ids) AS member FROM {table}")
+    fn members(&self, table: &str, beside: &[&str]) -> String {
+        let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
+        format!("SELECT unnest(ids) AS member{beside} FROM {table}")
     }
 
     fn nil(&self) -> &'static str {

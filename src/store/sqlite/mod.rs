@@ -206,12 +206,13 @@ impl Sql for Sqlite {
         self.connections.write(doing, Urgency::Urgent, run, drop).await
     }
 
-    fn members(&self, table: &str) -> String {
+    fn members(&self, table: &str, beside: &[&str]) -> String {
+        let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
         format!(
-            "WITH RECURSIVE cut(ids, place) AS (
-                 SELECT ids, 1 FROM {table} WHERE length(ids) > 0
-                 UNION ALL SELECT ids, place + 16 FROM cut WHERE place + 16 <= length(ids)
-             ) SELECT substr(ids, place, 16) AS member FROM cut"
+            "WITH RECURSIVE cut(ids, place{beside}) AS (
+                 SELECT ids, 1{beside} FROM {table} WHERE length(ids) > 0
+                 UNION ALL SELECT ids, place + 16{beside} FROM cut WHERE place + 16 <= length(ids)
+             ) SELECT substr(ids, place, 16) AS member{beside} FROM cut"
         )
     }
 

@@ -3,3 +3,4 @@
 mod http_client;
 mod ledger;
 mod provider;
+mod verify;

@@ -198,6 +198,16 @@ impl TestLedger {
         }
     }
 
+    /// A list of ids as a literal of this engine's SQL.
+    pub(crate) fn list_literal(&self, ids: &[uuid::Uuid]) -> String {
+        match self.engine {
+            Engine::Sqlite => format!("x'{}'", ids.iter().map(|id| id.simple().to_string()).collect::<String>()),
+            Engine::Postgres => {
+                format!("ARRAY[{}]::uuid[]", ids.iter().map(|id| format!("'{id}'")).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+
     /// Due now.
     pub(crate) fn due_now(&self) -> Begin {
         Begin::Due { at: self.now(), scheduled: false }

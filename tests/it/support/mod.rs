@@ -1,5 +1,7 @@
-//! What the tests share: databases of their own, a ledger to hold promises against, a line that can be cut.
+//! What the tests share: databases of their own, a ledger to hold promises against, waiting with a deadline, a line
+//! that can be cut.
 
+pub(crate) mod eventually;
 pub(crate) mod ledger;
 pub(crate) mod postgres;
 pub(crate) mod process;

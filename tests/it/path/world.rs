@@ -1,0 +1,137 @@
+//! What surrounds the service in one test: a ledger, the providers' stand-in, and the settings that name both.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use vestnik::domain::SystemClock;
+use vestnik::simulator::{Scenario, Simulator, SimulatorOptions};
+
+use super::books;
+use super::server::Server;
+use crate::support::postgres::TestDatabase;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+pub(super) struct World {
+    pub(super) engine: Engine,
+    pub(super) simulator: Simulator,
+    pub(super) database: Option<TestDatabase>,
+    pub(super) dir: TempDir,
+}
+
+/// What has a setting of its own in most tests of waiting.
+pub(super) const QUICK: &[(&str, &str)] = &[
+    ("VESTNIK__DELIVERY__LEASE_MS", "1500"),
+    ("VESTNIK__DELIVERY__SEND_DEADLINE_MS", "1500"),
+    ("VESTNIK__DELIVERY__RESEND_GRACE_MS", "300"),
+];
+
+impl World {
+    pub(super) async fn sqlite() -> Self {
+        Self::new(Engine::Sqlite, None).await
+    }
+
+    /// `None` only where skipping was allowed.
+    pub(super) async fn postgres() -> Option<Self> {
+        Some(Self::new(Engine::Postgres, Some(TestDatabase::create().await?)).await)
+    }
+
+    async fn new(engine: Engine, database: Option<TestDatabase>) -> Self {
+        let options = SimulatorOptions {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            seed: 1,
+            scenario: Scenario::default(),
+            clock: Arc::new(SystemClock),
+            record_file: None,
+        };
+        let simulator = Simulator::start(options).await.unwrap();
+        World { engine, simulator, database, dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// How the providers behave from now on; JSON, as in docs/simulator.md.
+    pub(super) fn scenario(&self, scenario: Value) {
+        self.simulator.set_scenario(Scenario::parse(scenario.to_string().as_bytes()).unwrap()).unwrap();
+    }
+
+    /// A server with rates that hold nothing up, unless `settings` say otherwise.
+    pub(super) async fn server(&self, settings: &[(&str, &str)]) -> Server {
+        Server::start(self, settings).await
+    }
+
+    /// A server whose recovery comes soon.
+    pub(super) async fn quick_server(&self) -> Server {
+        self.server(QUICK).await
+    }
+
+    /// The program with the settings of this world, not yet started.
+    pub(super) fn command(&self, settings: &[(&str, &str)]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vestnik"));
+        let simulator = self.simulator.url();
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command.env("VESTNIK__LEDGER__DATA_DIR", self.data_dir());
+        if let Some(database) = &self.database {
+            command.env("DATABASE_URL", database.url());
+        }
+        for (name, value) in [
+            ("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", vestnik::simulator::whatsapp::DEFAULT_PHONE_NUMBER_ID),
+            ("VESTNIK__WHATSAPP__MAIN__TOKEN", vestnik::simulator::whatsapp::DEFAULT_TOKEN),
+            ("VESTNIK__WHATSAPP__MAIN__BASE_URL", &simulator),
+            ("VESTNIK__WHATSAPP__MAIN__LIMITS__PER_SECOND", "10000"),
+            ("VESTNIK__WHATSAPP__MAIN__LIMITS__BURST", "10000"),
+            ("VESTNIK__TELEGRAM__MAIN__TOKEN", vestnik::simulator::telegram::DEFAULT_TOKEN),
+            ("VESTNIK__TELEGRAM__MAIN__BASE_URL", &simulator),
+            ("VESTNIK__TELEGRAM__MAIN__LIMITS__PER_SECOND", "10000"),
+            ("VESTNIK__TELEGRAM__MAIN__LIMITS__BURST", "10000"),
+        ] {
+            command.env(name, value);
+        }
+        command.envs(settings.iter().copied());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(super) async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(&[]).args(arguments).output().await.unwrap()
+    }
+
+    /// The same, which has to end well, with `--json`.
+    pub(super) async fn run_json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A key of the API with these scopes: its id, and itself.
+    pub(super) async fn new_key(&self, name: &str, scopes: &str) -> (String, String) {
+        let made = self.run_json(&["keys", "create", name, "--scopes", scopes]).await;
+        let text = |field: &str| made[field].as_str().unwrap().to_owned();
+        (text("id"), text("key"))
+    }
+
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// `vestnik verify` finds nothing, and what the providers took is what the ledger says, given that callers were
+    /// answered `answers`. Everything has been settled. Returns the report.
+    pub(super) async fn assert_books(&self, server: &Server, answers: &[Value]) -> Value {
+        let output = self.run(&["verify", "--json"]).await;
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("verify said: {}", String::from_utf8_lossy(&output.stderr)));
+        assert!(output.status.success(), "the books do not balance: {report:#}");
+        assert_eq!(report["inFlight"], 0, "something is not settled: {report:#}");
+        let ledger = server.ledger().await;
+        assert_eq!(report["accepted"], ledger.len(), "the API does not show what the ledger holds");
+        let wrong = books::disagreements(&ledger, &self.simulator.taken(), answers);
+        assert!(wrong.is_empty(), "the ledger and the providers disagree:\n{}", wrong.join("\n"));
+        report
+    }
+}
