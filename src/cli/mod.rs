@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod doctor;
 pub mod keys;
 pub mod ledger;
@@ -48,6 +49,7 @@ pub enum Command {
     Suppressions(suppressions::SuppressionsArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
+    Demo(demo::DemoArgs),
     Keys(keys::KeysArgs),
     Migrate(ledger::MigrateArgs),
     Verify(ledger::VerifyArgs),
@@ -83,6 +85,7 @@ impl Cli {
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
             Command::Config(args) => config::run(&args, &usual()?, printer),
+            Command::Demo(args) => demo::run(args, printer).await,
             Command::Doctor(args) => doctor::run(args, usual(), printer).await,
             Command::Keys(args) => keys::run(args, settings(Vec::new())?, printer).await,
             Command::Migrate(args) => ledger::migrate(settings(args.overrides())?, printer).await,

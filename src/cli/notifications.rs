@@ -29,6 +29,7 @@ enum NotificationsCommand {
     List(ListArgs),
     /// Show one with every attempt: when, how it ended, why.
     Show {
+        /// Its id.
         id: Uuid,
         #[command(flatten)]
         server: ServerArgs,
@@ -187,7 +188,9 @@ fn error(error: &Value) -> String {
     if !error.is_object() {
         return String::new();
     }
-    let mut text = [field(error, "class"), field(error, "code")].join(" ").trim().to_owned();
+    let (class, code) = (field(error, "class"), field(error, "code"));
+    // Where the provider said nothing, the code only repeats the class.
+    let mut text = if class == code || code.is_empty() { class } else { format!("{class} {code}") };
     let detail = field(error, "detail");
     if !detail.is_empty() {
         text.push_str(&format!(": {detail}"));

@@ -40,7 +40,9 @@ enum TemplatesCommand {
     /// Show the current version, or an older one.
     #[command(disable_version_flag = true)]
     Show {
+        /// Its name.
         id: String,
+        /// An older version.
         #[arg(long = "version", value_name = "N", id = "template_version")]
         version: Option<i32>,
         #[command(flatten)]
@@ -48,6 +50,7 @@ enum TemplatesCommand {
     },
     /// Save a file as the next version. Nothing changes for what was accepted before.
     Save {
+        /// Its name: letters, digits, `.`, `_`, `-`.
         id: String,
         /// JSON or TOML, by its extension; `-` reads JSON from standard input.
         file: PathBuf,
@@ -56,6 +59,7 @@ enum TemplatesCommand {
     },
     /// Delete one. Its versions stay readable for what was sent with them.
     Delete {
+        /// Its name.
         id: String,
         #[command(flatten)]
         server: ServerArgs,

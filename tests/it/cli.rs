@@ -24,6 +24,7 @@ fn help_says_what_there_is() {
         ("suppressions_lift", &["suppressions", "lift"]),
         ("config", &["config"]),
         ("doctor", &["doctor"]),
+        ("demo", &["demo"]),
     ] {
         let output = program(dir.path()).args(args).arg("--help").output().unwrap();
         assert!(output.status.success(), "{name}");
