@@ -72,14 +72,18 @@ pub(super) fn disagreements(ledger: &[Value], taken: &[Taken], answers: &[Value]
     for answer in answers {
         match answer["id"].as_str().and_then(|id| by_id.get(id)) {
             None => wrong.push(format!("LOST: a caller was told of it, the ledger does not know it: {answer}")),
-            // What still waited when it was answered may have gone on.
-            Some(found) if answer["status"] != "pending" && found["status"] != answer["status"] => {
+            // What was on its way when it was answered has gone on.
+            Some(found) if !in_flight(answer) && found["status"] != answer["status"] => {
                 wrong.push(format!("a caller was told {}, the ledger says {found}", answer["status"]));
             }
             Some(_) => {}
         }
     }
     wrong
+}
+
+fn in_flight(answer: &Value) -> bool {
+    matches!(answer["status"].as_str(), Some("pending" | "queued" | "sending"))
 }
 
 fn compare(entries: &[Entry<'_>], taken: &[&Taken], wrong: &mut Vec<String>) {
