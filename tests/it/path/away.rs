@@ -121,7 +121,14 @@ async fn a_commit_is_cut_off(cut: Cut, in_mid_send: bool) {
         (answer.status == 200).then_some(answer)
     })
     .await;
-    answers.push(repeated.ok());
+    let repeated = repeated.ok();
+    if cut == Cut::AfterCommit && !in_mid_send {
+        assert_eq!((&repeated["status"], &repeated["error"]["code"]), (&json!("failed"), &json!("ledger")));
+        assert_eq!(repeated["error"]["retryable"], true);
+    } else {
+        assert_eq!(repeated["status"], "sent");
+    }
+    answers.push(repeated);
     server.settled().await;
     assert!(world.simulator.taken_count() <= 1);
     world.assert_books(&server, &answers).await;

@@ -14,14 +14,7 @@ use super::books;
 use super::server::{Client, Server};
 use crate::support::postgres::TestDatabase;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Engine {
-    Sqlite,
-    Postgres,
-}
-
 pub(super) struct World {
-    pub(super) engine: Engine,
     pub(super) simulator: Simulator,
     pub(super) database: Option<TestDatabase>,
     pub(super) dir: TempDir,
@@ -36,15 +29,15 @@ pub(super) const QUICK: &[(&str, &str)] = &[
 
 impl World {
     pub(super) async fn sqlite() -> Self {
-        Self::new(Engine::Sqlite, None).await
+        Self::new(None).await
     }
 
     /// `None` only where skipping was allowed.
     pub(super) async fn postgres() -> Option<Self> {
-        Some(Self::new(Engine::Postgres, Some(TestDatabase::create().await?)).await)
+        Some(Self::new(Some(TestDatabase::create().await?)).await)
     }
 
-    async fn new(engine: Engine, database: Option<TestDatabase>) -> Self {
+    async fn new(database: Option<TestDatabase>) -> Self {
         let options = SimulatorOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             seed: 1,
@@ -53,7 +46,7 @@ impl World {
             record_file: None,
         };
         let simulator = Simulator::start(options).await.unwrap();
-        World { engine, simulator, database, dir: tempfile::tempdir().unwrap() }
+        World { simulator, database, dir: tempfile::tempdir().unwrap() }
     }
 
     /// How the providers behave from now on; JSON, as in docs/simulator.md.
@@ -126,7 +119,8 @@ impl World {
         let ledger = server.ledger().await;
         assert_eq!(report["accepted"], ledger.len(), "the API does not show what the ledger holds");
         let wrong = books::disagreements(&ledger, &self.simulator.taken(), answers);
-        assert!(wrong.is_empty(), "the ledger and the providers disagree:\n{}", wrong.join("\n"));
+        let name = self.database.as_ref().map_or("the embedded ledger", TestDatabase::name);
+        assert!(wrong.is_empty(), "{name} and the providers disagree:\n{}", wrong.join("\n"));
         report
     }
 }
