@@ -32,7 +32,7 @@ fn throw(seed: u64, n: u64, limit: u64) -> u64 {
 
 /// Direct sends to all recipients of a round, `at_once` at the same time, on both channels and with both policies.
 pub(super) struct Burst {
-    running: JoinSet<Option<Value>>,
+    running: JoinSet<Vec<Value>>,
 }
 
 impl Burst {
@@ -41,17 +41,17 @@ impl Burst {
         for lane in 0..at_once {
             let mine: Vec<_> = (0..count).filter(|n| n % at_once == lane).map(|n| body(round, n)).collect();
             let client = clients[usize::try_from(lane).unwrap() % clients.len()].clone();
-            for (place, body) in mine.into_iter().enumerate() {
-                let client = client.clone();
-                // One after the other would need a task that returns many; a place in line does as well.
-                let turn = Duration::from_millis(20 * place as u64);
-                running.spawn(async move {
-                    tokio::time::sleep(turn).await;
-                    let answer = client.try_post("/v1/notifications", &[], &body).await.ok()?;
-                    // Away, stopping, or lost its lease: no promise was made.
-                    (answer.status == 200).then(|| answer.json())
-                });
-            }
+            running.spawn(async move {
+                let mut answers = Vec::new();
+                for body in mine {
+                    // Gone, away, or without its lease: then no promise was made.
+                    match client.try_post("/v1/notifications", &[], &body).await {
+                        Ok(answer) if answer.status == 200 => answers.push(answer.json()),
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+                answers
+            });
         }
         Burst { running }
     }
@@ -64,7 +64,11 @@ impl Burst {
 
 fn body(round: u64, n: u64) -> Value {
     let policy = if n % 4 < 2 { "at_most_once" } else { "at_least_once" };
-    let to = if n % 2 == 0 { whatsapp(&format!("+7999{round:03}{n:04}")) } else { telegram(&format!("{round}{n:05}")) };
+    let to = if n.is_multiple_of(2) {
+        whatsapp(&format!("+7999{round:03}{n:04}"))
+    } else {
+        telegram(&format!("{round}{n:05}"))
+    };
     with(to, json!({ "policy": policy, "externalId": format!("{round}-{n}") }))
 }
 
