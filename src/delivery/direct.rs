@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest, is_marketing};
 use super::record::OpenAttempt;
+use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
@@ -223,7 +224,7 @@ impl Delivery {
 
     /// Everything of a call in one durable commit; the earlier results if its key was used meanwhile.
     async fn accept_all(
-        &self,
+        self: &Arc<Self>,
         prepared: &[Prepared],
         epoch: Epoch,
         key: Option<IdempotencyKey>,
@@ -236,10 +237,43 @@ impl Delivery {
         });
         let notifications = prepared.iter().map(|one| one.new.clone()).collect();
         let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent };
-        match (self.store.accept(accept).await?, key) {
+        let accepted = self.store.accept(accept).await.inspect_err(|error| {
+            if matches!(error, StoreError::Unavailable { .. }) {
+                self.disown(prepared, epoch);
+            }
+        })?;
+        match (accepted, key) {
             (Accepted::Repeated(stored), Some(key)) => self.replay(&key, stored).await.map(Some),
             (Accepted::Repeated(_), None) => Err(internal("a repeated key without a key")),
             (Accepted::Stored, _) => Ok(None),
+        }
+    }
+
+    /// Nobody knows whether the ledger took these; nobody sends them. What turns out to be there is closed as not
+    /// sent, or it would stay open as long as this process lives.
+    fn disown(self: &Arc<Self>, prepared: &[Prepared], epoch: Epoch) {
+        /// Longer than PostgreSQL lets a transaction lie idle: what is not there by then never will be.
+        const APPEARS_WITHIN: Duration = Duration::from_secs(30);
+        const LOOK_EVERY: Duration = Duration::from_secs(1);
+        for new in prepared.iter().map(|one| &one.new).filter(|new| matches!(new.begin, Begin::Open)).cloned() {
+            let this = Arc::clone(self);
+            self.sends.spawn(async move {
+                let open = OpenAttempt { n: 1, opened_at: new.created_at, retry_count: 0, resends: 0 };
+                let outcome = not_sent("ledger", "the ledger did not confirm in time that it was accepted");
+                let close = this.close(&new, &open, &outcome, None, Next::Failed);
+                let until = Instant::now() + APPEARS_WITHIN;
+                while Instant::now() < until && !this.stopping.is_cancelled() {
+                    match this.record(epoch, close.clone(), Urgency::Urgent).await {
+                        Ok(false) => tokio::time::sleep(LOOK_EVERY).await,
+                        Ok(true) => return,
+                        Err(error) => {
+                            let error = &error as &dyn std::error::Error;
+                            tracing::error!(notification.id = %new.id, error, "an unconfirmed send is not settled");
+                            return;
+                        }
+                    }
+                }
+            });
         }
     }
 

@@ -75,7 +75,8 @@ fn log_attempt(account: &SendingAccount, message: &OutgoingMessage, outcome: &Ou
     }
 }
 
-fn not_sent(code: &str, detail: &str) -> Outcome {
+/// An outcome of ours: it provably did not leave.
+pub(super) fn not_sent(code: &str, detail: &str) -> Outcome {
     Outcome::Transient { handed_off: false, error: ProviderError::new(code, detail) }
 }
 

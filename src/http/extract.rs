@@ -46,7 +46,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());
         let inner = error.into_inner();
-        if inner.is_data() {
+        // Where a word is expected, serde_json calls a number a mistake of syntax.
+        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        if inner.is_syntax() && is_json() {
+            Problem::invalid(vec![FieldError::new(pointer, "expected a word here")])
+        } else if inner.is_data() {
             let mut detail = inner.to_string();
             // serde_json's "at line 1 column 2" says less than the pointer.
             if let Some(end) = detail.rfind(" at line ") {
@@ -126,6 +130,12 @@ mod tests {
         let problem = parse::<Body>(br#"{"recipients": [{"to": "a"}, {"to": 5}]}"#).unwrap_err();
         assert_eq!(problem.status, 422);
         assert_eq!(problem.errors[0].pointer, "/recipients/1/to");
+    }
+
+    #[test]
+    fn a_number_for_a_word_is_no_rubbish() {
+        let problem = parse::<Vec<crate::domain::Priority>>(br#"["high", 1]"#).unwrap_err();
+        assert_eq!((problem.status, &*problem.errors[0].pointer), (422, "/1"));
     }
 
     #[test]
