@@ -1,12 +1,13 @@
 //! The pool, its safety checks, and the migrations.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::NoTls;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::store::migrations::{self, hash};
@@ -23,8 +24,14 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
     let timeout = options.call_timeout;
     config.application_name("vestnik").connect_timeout(timeout).keepalives_idle(Duration::from_secs(30));
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    // Whether TLS is used is the URL's say (sslmode); plain is not offered where it is required.
+    // Whether TLS is used is the URL's say (sslmode); plain is not offered where it is required. On this machine nothing
+    // is listening in, and the certificate a distribution makes for itself names no address: what the URL leaves open
+    // is plain there.
     let manager = match config.get_ssl_mode() {
+        SslMode::Prefer if config.get_hosts().iter().all(is_this_machine) => {
+            config.ssl_mode(SslMode::Disable);
+            Manager::from_config(config, NoTls, manager_config)
+        }
         SslMode::Disable => Manager::from_config(config, NoTls, manager_config),
         _ => Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config),
     };
@@ -47,6 +54,13 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
         }))
         .build()
         .map_err(|error| StoreError::Setup(format!("cannot make the connection pool: {error}")))
+}
+
+fn is_this_machine(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        Host::Unix(_) => true,
+    }
 }
 
 fn tls() -> Result<ClientConfig, StoreError> {
