@@ -5,6 +5,7 @@
 //! domain`.
 
 pub mod channels;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod store;
