@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::measure::{Latencies, cpu_of, cpu_of_all, fdatasync_times, memory_of, millis};
+use super::measure::{Latencies, cpu_of, cpu_of_backends, fdatasync_times, memory_of, millis, table};
 use crate::channels::HttpClient;
 use crate::channels::http_client::{HttpLimits, HttpRequest};
 use crate::cli::{Ended, Printer};
@@ -29,8 +29,6 @@ use crate::simulator::{telegram, whatsapp};
 /// No request of a measurement takes longer.
 const LIMITS: HttpLimits =
     HttpLimits { connect: Duration::from_secs(5), total: Duration::from_secs(30), body_bytes: 64 * 1024 };
-/// fdatasyncs measured before and after.
-const PROBES: usize = 200;
 
 /// Direct sends: latency, throughput, CPU per message, memory.
 #[derive(Debug, clap::Args)]
@@ -82,15 +80,11 @@ pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
     for in_flight in &args.in_flight {
         for target in [&simulator, &server] {
             rounds.push(round(&client, target, &simulator, &server, *in_flight, &args, &scratch.0).await?);
-            let round = rounds.last().context("a round was measured")?;
-            if !printer.is_json() {
-                print_round(printer, round, rounds.len() == 1)?;
-            }
         }
     }
     // The allocator gives back what it kept, and the ledger's writer its cache, after a few seconds without work.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let idle = memory_of(server.id()?)?;
+    let idle = memory_of(server.id()?);
     let summary = json!({
         "rounds": rounds,
         "ledger": if args.database_url.is_some() { "postgres" } else { "sqlite" },
@@ -99,8 +93,9 @@ pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
     });
     printer.either(&summary, || {
         format!(
-            "\nidle afterwards {:.1} MiB; start to first answer {:.0} ms\nthe service adds p99 {} over the \
+            "{}idle afterwards {:.1} MiB; start to first answer {:.0} ms\nthe service adds p99 {} over the \
              simulator alone\n",
+            rounds_in_words(&rounds),
             mib(idle),
             millis(start_to_first_answer),
             rounds
@@ -120,27 +115,42 @@ pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
     Ok(Ended::Well)
 }
 
-fn print_round(printer: Printer, round: &Round, is_first: bool) -> anyhow::Result<()> {
-    if is_first {
-        printer.line(
-            "target     in flight   sends/s   p50 ms   p99 ms   CPU µs/send: service  simulator  PostgreSQL   MiB   \
-             fdatasync p50/p99 ms",
-        )?;
-    }
-    printer.line(format!(
-        "{:<10} {:>9} {:>9.0} {:>8.2} {:>8.2} {:>21.0} {:>10.0} {:>11.0} {:>5.0}   {:.2}/{:.2}",
-        round.target,
-        round.in_flight,
-        round.per_second,
-        round.p50_ms,
-        round.p99_ms,
-        round.service_cpu_us,
-        round.simulator_cpu_us,
-        round.postgres_cpu_us,
-        round.memory_mib,
-        round.fdatasync_p50_ms,
-        round.fdatasync_p99_ms
-    ))
+fn rounds_in_words(rounds: &[Round]) -> String {
+    let row = |round: &Round| {
+        vec![
+            round.target.clone(),
+            round.in_flight.to_string(),
+            format!("{:.0}", round.per_second),
+            format!("{:.2}", round.p50_ms),
+            format!("{:.2}", round.p99_ms),
+            format!("{:.0}", round.service_cpu_us),
+            format!("{:.0}", round.simulator_cpu_us),
+            format!("{:.0}", round.postgres_cpu_us),
+            format!("{:.0}", round.memory_mib),
+            format!("{:.2}", round.fdatasync_p50_ms),
+            format!("{:.2}", round.fdatasync_p99_ms),
+        ]
+    };
+    let head = [
+        "sends to",
+        "in flight",
+        "a second",
+        "p50 ms",
+        "p99 ms",
+        "own CPU µs",
+        "simulator µs",
+        "PG backends µs",
+        "own MiB",
+        "fdatasync p50 ms",
+        "p99 ms",
+    ];
+    table(&head, &rounds.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The database's name in its URL.
+fn database_of(url: &str) -> Option<String> {
+    let config: hyper::Uri = url.parse().ok()?;
+    Some(config.path().trim_start_matches('/').to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Sends `requests` to the target, so many in flight all the time.
@@ -153,9 +163,11 @@ async fn round(
     args: &DirectArgs,
     dir: &Path,
 ) -> anyhow::Result<Round> {
-    let mut disk = fdatasync_times(dir, PROBES)?;
+    let mut disk = fdatasync_times(dir)?;
+    let database = args.database_url.as_deref().and_then(database_of);
     let cpu = || -> anyhow::Result<[Duration; 3]> {
-        Ok([cpu_of(server.id()?, false)?, cpu_of(simulator.id()?, false)?, cpu_of_all("postgres")])
+        let postgres = database.as_deref().map_or(Duration::ZERO, cpu_of_backends);
+        Ok([cpu_of(server.id()?), cpu_of(simulator.id()?), postgres])
     };
     let before = cpu()?;
     let started = Instant::now();
@@ -184,7 +196,7 @@ async fn round(
     }
     let took = started.elapsed();
     let after = cpu()?;
-    disk.merge(fdatasync_times(dir, PROBES)?);
+    disk.merge(fdatasync_times(dir)?);
     let requests = as_float(args.requests);
     let per_send = |place: usize| after[place].saturating_sub(before[place]).as_secs_f64() * 1e6 / requests;
     Ok(Round {
@@ -192,14 +204,14 @@ async fn round(
         in_flight,
         requests: args.requests,
         per_second: requests / took.as_secs_f64(),
-        p50_ms: millis(latencies.percentile(50.0)),
-        p99_ms: millis(latencies.percentile(99.0)),
+        p50_ms: millis(latencies.percentile(0.5)),
+        p99_ms: millis(latencies.percentile(0.99)),
         service_cpu_us: per_send(0),
         simulator_cpu_us: per_send(1),
         postgres_cpu_us: per_send(2),
-        memory_mib: mib(memory_of(server.id()?)?),
-        fdatasync_p50_ms: millis(disk.percentile(50.0)),
-        fdatasync_p99_ms: millis(disk.percentile(99.0)),
+        memory_mib: mib(memory_of(server.id()?)),
+        fdatasync_p50_ms: millis(disk.percentile(0.5)),
+        fdatasync_p99_ms: millis(disk.percentile(0.99)),
     })
 }
 

@@ -1,9 +1,10 @@
-//! `vestnik bench`: what this machine reaches.
+//! `vestnik bench`: figures of one part at a time, beside what the machine itself can do.
 //!
-//! Figures are of the machine they were taken on and of what else it was doing: read them as ratios to the disk's
-//! fdatasync that stands beside them.
+//! What is measured is said with each figure. CPU is time spent, ours and the database's, so that figures of a busy
+//! machine can still be compared; rows per second of a busy machine cannot.
 
 pub mod direct;
+pub mod ledger;
 pub mod measure;
 
 use super::{Ended, Printer};
@@ -17,11 +18,14 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum BenchCommand {
+    /// Accept, take, open and record in batches, on SQLite and PostgreSQL.
+    Ledger(ledger::LedgerArgs),
     Direct(direct::DirectArgs),
 }
 
 pub async fn run(args: BenchArgs, printer: Printer) -> anyhow::Result<Ended> {
     match args.command {
+        BenchCommand::Ledger(args) => ledger::run(args, printer).await,
         BenchCommand::Direct(args) => direct::run(args, printer).await,
     }
 }

@@ -356,7 +356,7 @@ async fn of_a_kept_connection_that_the_peer_closes_only_what_never_left_is_calle
             }
             // Unknown is always allowed: on a busy machine even the time limit may come first.
             Err(error) => {
-                assert!(matches!(error.kind, HttpErrorKind::ConnectionLost | HttpErrorKind::Timeout), "{error}")
+                assert!(matches!(error.kind, HttpErrorKind::ConnectionLost | HttpErrorKind::Timeout), "{error}");
             }
         }
     }

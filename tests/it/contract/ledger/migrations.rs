@@ -58,6 +58,16 @@ async fn postgres_that_does_not_wait_for_the_disk_is_refused() {
     ledger.connect().await.unwrap();
 }
 
+/// Debian's server offers TLS with a certificate of its own making.
+#[tokio::test]
+async fn a_server_on_this_machine_needs_no_certificate() {
+    let Some(mut ledger) = TestLedger::postgres().await else { return };
+    let url = ledger.database.as_ref().expect("it is on PostgreSQL").url();
+    ledger.close();
+    ledger.options.database_url = Some(url.replace("?sslmode=disable", "").into());
+    ledger.connect().await.unwrap();
+}
+
 #[tokio::test]
 async fn two_processes_that_start_at_once_migrate_once() {
     let Some(database) = crate::support::postgres::TestDatabase::create().await else { return };
