@@ -12,7 +12,7 @@ use crate::channels::{HttpClient, Provider, Telegram, WhatsApp};
 use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
-use crate::domain::{Clock, IdSource, SystemClock};
+use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
 use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
 use crate::server_url::Announced;
@@ -68,6 +68,8 @@ impl App {
             stopping: lifecycle.soft().clone(),
         })
         .await?;
+        // The numbering plans of all countries are read with the first number: not while somebody waits for it.
+        lifecycle.tracker().spawn_blocking(|| PhoneNumber::parse("+79991234567", None).is_ok());
         let metrics = telemetry::figures();
         let upkeep = metrics.clone();
         let soft = lifecycle.soft().clone();

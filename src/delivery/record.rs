@@ -109,7 +109,12 @@ impl Delivery {
         loop {
             let record = Record { epoch, closes: vec![close.clone()], urgency };
             match self.store.record(record).await {
-                Ok(closed) if closed.first() == Some(&true) => return Ok(true),
+                Ok(closed) if closed.first() == Some(&true) => {
+                    if let Next::Again { .. } = close.next {
+                        self.wake.notify_one();
+                    }
+                    return Ok(true);
+                }
                 // After an error the first try may have happened all the same.
                 Ok(_) if tried => return self.is_recorded(epoch, &close).await,
                 Ok(_) => return Ok(false),

@@ -14,11 +14,11 @@ use super::{Delivery, SendingAccount};
 use crate::domain::message::{Content, OutgoingMessage};
 use crate::domain::notification::is_expired;
 use crate::domain::template::Template;
-use crate::domain::{Outcome, PermanentReason, ProviderError, Recipient, Status};
+use crate::domain::{Epoch, Outcome, PermanentReason, ProviderError, Recipient, Status};
 use crate::limits::{Lane, RecipientKey};
 use crate::store::{
-    Begin, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Settle, StoreError, SuppressionScope,
-    TakeDue, Urgency,
+    Begin, ChunkId, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Settle, StoreError,
+    SuppressionScope, TakeDue, Urgency,
 };
 
 /// The ledger is asked for due work at least this often; what becomes due in this process is known at once.
@@ -68,13 +68,23 @@ impl Delivery {
             if !wait.is_zero() {
                 return Ok(wait.min(LOOK_EVERY));
             }
-            let take = TakeDue { epoch: self.lease.epoch(), account: None, chunks: CHUNKS };
-            let chunks = self.store.take_due(take).await?;
+            let epoch = self.lease.epoch();
+            let take = TakeDue { epoch, account: None, chunks: CHUNKS };
+            let mut chunks = self.store.take_due(take).await?;
+            // From the end, so that the most urgent one is worked off first.
+            chunks.reverse();
             if chunks.is_empty() {
                 return Ok(AFTER_FAILURE);
             }
-            for chunk in chunks {
-                self.work_off(chunk).await?;
+            while let Some(chunk) = chunks.pop() {
+                let id = chunk.id;
+                if let Err(error) = self.work_off(chunk).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not work off a chunk");
+                    for id in chunks.iter().map(|chunk| chunk.id).chain([id]) {
+                        self.give_back(epoch, id).await;
+                    }
+                    return Ok(AFTER_FAILURE);
+                }
             }
         }
         Ok(LOOK_EVERY)
@@ -96,7 +106,7 @@ impl Delivery {
                 Err(error) => failure = Some(error),
             }
         }
-        // What was not opened keeps its chunk in hand: it is given back when this epoch ends, however it ends.
+        // What waits on keeps its chunk in hand, until this epoch ends.
         match failure {
             Some(error) => return Err(error),
             None if left > 0 => return Ok(()),
@@ -105,6 +115,17 @@ impl Delivery {
         let epoch = self.lease.epoch();
         let drained = Open { epoch, claims: Vec::new(), drained: vec![chunk.id], urgency: Urgency::Bulk };
         self.store.open(drained).await.map(|_| ())
+    }
+
+    /// Lets a chunk be taken again, however long the ledger is away; a process that ends meanwhile gives back all.
+    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) {
+        while let Err(error) = self.store.give_back(epoch, chunk).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "could not give a chunk back");
+            tokio::select! {
+                () = tokio::time::sleep(AFTER_FAILURE) => {}
+                () = self.stopping.cancelled() => return,
+            }
+        }
     }
 
     async fn work_on(&self, handed: Handed, found: FoundNotification) -> Result<Worked, StoreError> {

@@ -60,6 +60,10 @@ pub trait Ledger: Send + Sync {
     /// longer held it (it was lost and recovered, or is closed already).
     async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError>;
 
+    /// A chunk in this process's hand becomes due again, with those of its notifications that nobody opened. Returns
+    /// how many wait again.
+    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError>;
+
     /// Ends without a send what still waits; `false` if it does not wait any more.
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError>;
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::ledger::{Close, Counts, Ledger, Next, Record, Recover, Recovered, Settle, Urgency};
+use super::ledger::{ChunkId, Close, Counts, Ledger, Next, Record, Recover, Recovered, Settle, Urgency};
 use super::plan::Slot;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::later;
@@ -262,26 +262,39 @@ pub fn after_unknown(policy: Policy, resends: i16, channel: Channel, now: Timest
 
 /// Chunks in an epoch's hand become due again, with those of their notifications that nobody opened.
 async fn give_back(sql: &impl Sql, epoch: Epoch) -> Result<u64, StoreError> {
-    const DOING: &str = "giving back what was in hand";
-    let chunks = sql.read(DOING, "SELECT id, ids FROM due WHERE handed_by = $1".into(), vec![epoch.0.into()]).await?;
+    let in_hand = "SELECT id, ids FROM due WHERE handed_by = $1";
+    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![epoch.0.into()]).await?;
     let mut due_again = 0;
     for chunk in &chunks {
-        let mut statements: Vec<_> = chunk
-            .ids(1)?
-            .into_iter()
-            .map(|id| {
-                // 3 queued → 2 pending; what is pending already (held by a direct call) just waits.
-                Statement::new(
-                    "UPDATE work SET state = 2 WHERE id = $1 AND state IN (2, 3) RETURNING id",
-                    vec![id.into()],
-                )
-            })
-            .collect();
-        statements.push(Statement::new(
-            "UPDATE due SET handed_by = NULL, handed_at = NULL WHERE id = $1 AND handed_by = $2",
-            vec![chunk.uuid(0)?.into(), epoch.0.into()],
-        ));
-        due_again += sql.write(DOING, statements).await?.iter().map(|rows| rows.len() as u64).sum::<u64>();
+        due_again += give_back_chunk(sql, epoch, chunk).await?;
     }
     Ok(due_again)
+}
+
+/// See [`Ledger::give_back`].
+pub(super) async fn give_back_one(sql: &impl Sql, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
+    let in_hand = "SELECT id, ids FROM due WHERE handed_by = $1 AND id = $2";
+    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![epoch.0.into(), chunk.0.into()]).await?;
+    match chunks.first() {
+        Some(chunk) => give_back_chunk(sql, epoch, chunk).await,
+        None => Ok(0),
+    }
+}
+
+const GIVING_BACK: &str = "giving back what was in hand";
+
+async fn give_back_chunk(sql: &impl Sql, epoch: Epoch, chunk: &Row) -> Result<u64, StoreError> {
+    let mut statements: Vec<_> = chunk
+        .ids(1)?
+        .into_iter()
+        .map(|id| {
+            // 3 queued → 2 pending; what is pending already (held by a direct call) just waits.
+            Statement::new("UPDATE work SET state = 2 WHERE id = $1 AND state IN (2, 3) RETURNING id", vec![id.into()])
+        })
+        .collect();
+    statements.push(Statement::new(
+        "UPDATE due SET handed_by = NULL, handed_at = NULL WHERE id = $1 AND handed_by = $2",
+        vec![chunk.uuid(0)?.into(), epoch.0.into()],
+    ));
+    Ok(sql.write(GIVING_BACK, statements).await?.iter().map(|rows| rows.len() as u64).sum())
 }

@@ -28,8 +28,8 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value};
 use super::{
-    Accept, Accepted, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
-    recovery,
+    Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
+    Urgency, recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
 
@@ -229,6 +229,10 @@ impl Ledger for Postgres {
 
     async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError> {
         self.record.commit("recording outcomes", record).await
+    }
+
+    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, epoch, chunk).await
     }
 
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {

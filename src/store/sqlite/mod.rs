@@ -19,8 +19,8 @@ use super::ledger::{Ledger, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
-    Accept, Accepted, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue, Urgency,
-    migrations, recovery,
+    Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
+    Urgency, migrations, recovery,
 };
 use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
 
@@ -161,6 +161,10 @@ impl Ledger for Sqlite {
         let run = move |db: &Connection| record::record(db, &record, &opens, &ids);
         let undo = move |(_, closing)| undo_opens.take_back(closing);
         self.connections.write("recording outcomes", urgency, run, undo).await.map(|(closed, _)| closed)
+    }
+
+    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, epoch, chunk).await
     }
 
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {
