@@ -65,7 +65,7 @@ impl Lease {
     }
 }
 
-/// Renews the lease and looks after lost processes until the tracker's tasks are told to stop.
+/// Renews the lease, looks after lost processes and forgets expired keys until the tracker's tasks are told to stop.
 pub(super) fn keep(delivery: &Arc<Delivery>) {
     let delivery = Arc::clone(delivery);
     // Three signs of life in a lease: two may fail.
@@ -86,6 +86,9 @@ pub(super) fn keep(delivery: &Arc<Delivery>) {
             }
             if let Err(error) = delivery.recover().await {
                 tracing::error!(error = &error as &dyn std::error::Error, "could not look for lost processes");
+            }
+            if let Err(error) = delivery.store.forget_expired_keys(delivery.clock.now()).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not forget expired idempotency keys");
             }
         }
     });

@@ -25,8 +25,8 @@ use crate::store::{ListFilter, Scope};
 /// The most retries a request may ask for.
 const MOST_RETRIES: i16 = 10;
 const DEFAULT_RETRIES: i16 = 3;
-/// The longest a caller may let a direct send take.
-const LONGEST_DEADLINE_MS: u64 = 60_000;
+/// The longest a caller may let a direct send take: shorter than a request may (http.request_time_limit_ms).
+const LONGEST_DEADLINE_MS: u64 = 45_000;
 /// `externalId`, record ids, account names.
 const LONGEST_ID_BYTES: usize = 200;
 const LONGEST_PAGE: u32 = 500;
@@ -65,7 +65,7 @@ macro_rules! send_body {
             /// What to do when it cannot be known whether a send arrived; else the template's, else `at_most_once`.
             #[serde(default)]
             policy: Option<Policy>,
-            /// How long the call may take, in ms: 100 to 60,000.
+            /// How long the call may take, in ms: 100 to 45,000.
             #[serde(default)]
             deadline_ms: Option<u64>,
             /// `sync`, or absent. `async` needs the queue, which this version has not.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::StoreError;
 use super::ledger::StoredKey;
 use super::plan::ACCEPTED;
-use super::sql::{Row, Sql, Value};
+use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::from_micros;
 use crate::domain::{
     AccountId, Attempt, BatchId, Channel, Epoch, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority,
@@ -105,6 +105,8 @@ pub trait Lookup: Send + Sync {
     /// Newest first. Without attempts.
     async fn list(&self, filter: ListFilter, limit: u32) -> Result<Page<FoundNotification>, StoreError>;
     async fn stored_key(&self, scope: String, key: String, now: Timestamp) -> Result<Option<StoredKey>, StoreError>;
+    /// Forgets up to 1,000 keys that have expired. Returns how many.
+    async fn forget_expired_keys(&self, now: Timestamp) -> Result<u64, StoreError>;
     async fn totals(&self) -> Result<Totals, StoreError>;
     /// What left within the 24 hours before `now`, per account and hour.
     async fn sent_within_a_day(&self, now: Timestamp) -> Result<Vec<SentInHour>, StoreError>;
@@ -201,6 +203,16 @@ impl<S: Sql> Lookup for S {
                    WHERE scope = $1 AND key = $2 AND expires_at >= $3";
         let rows = self.read("reading a key", sql.into(), vec![scope.into(), key.into(), now.into()]).await?;
         rows.first().map(stored_key).transpose()
+    }
+
+    async fn forget_expired_keys(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let delete = Statement::new(
+            "DELETE FROM idempotency WHERE (scope, key) IN
+                 (SELECT scope, key FROM idempotency WHERE expires_at < $1 LIMIT 1000) RETURNING created_at",
+            vec![now.into()],
+        );
+        let rows = self.write("forgetting expired keys", vec![delete]).await?;
+        Ok(rows[0].len() as u64)
     }
 
     async fn totals(&self) -> Result<Totals, StoreError> {

@@ -11,6 +11,7 @@ promises!(
     a_repeated_key_writes_nothing_and_answers_with_the_first,
     another_scope_is_another_key,
     an_expired_key_may_be_used_again,
+    expired_keys_are_forgotten_and_no_others,
     a_key_of_a_refused_call_stays_free,
     keys_in_any_order_never_block_each_other,
 );
@@ -113,4 +114,16 @@ async fn keys_in_any_order_never_block_each_other(ledger: TestLedger) {
         assert_eq!(stored, KEYS);
     }
     ledger.assert_balances().await;
+}
+
+async fn expired_keys_are_forgotten_and_no_others(ledger: TestLedger) {
+    let now = SystemClock.now();
+    for (key, expires_at) in [("old", now - Duration::from_secs(1)), ("young", now + Duration::from_secs(60))] {
+        let key = NewKey { expires_at, ..ledger.key(key) };
+        let accept = ledger.accept_of(vec![ledger.notification(ledger.due_now())]);
+        ledger.store().accept(Accept { key: Some(key), ..accept }).await.unwrap();
+    }
+    assert_eq!(ledger.store().forget_expired_keys(now).await.unwrap(), 1);
+    assert_eq!(ledger.store().forget_expired_keys(now).await.unwrap(), 0);
+    assert_eq!(ledger.raw_count("idempotency").await, 1);
 }
