@@ -1,12 +1,14 @@
 //! Writing what requests asked for: a group of them in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 
 use deadpool_postgres::Object;
 use futures::future::try_join_all;
 use futures::{TryFutureExt as _, try_join};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::Shared;
@@ -18,6 +20,10 @@ use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins};
 use crate::store::{StoreError, Urgency};
 
 const DOING: &str = "accepting";
+
+/// From as many rows on they are copied into their table: a page's worth of rows is then one record of the server's
+/// log. It costs a round trip more, which a direct send need not pay.
+pub(super) const COPY_FROM_ROWS: usize = 64;
 
 type Answer = Result<Accepted, StoreError>;
 
@@ -203,6 +209,9 @@ async fn insert_notifications(client: &Object, news: &[(&Accept, &NewNotificatio
     if news.is_empty() {
         return Ok(());
     }
+    if news.len() >= COPY_FROM_ROWS {
+        return copy_notifications(client, news).await;
+    }
     /// One column of all rows.
     fn column<'a, T>(news: &[(&'a Accept, &'a NewNotification)], pick: impl Fn(&'a NewNotification) -> T) -> Vec<T> {
         news.iter().map(|(_, new)| pick(new)).collect()
@@ -249,6 +258,9 @@ async fn insert_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> R
     if news.is_empty() {
         return Ok(());
     }
+    if news.len() >= COPY_FROM_ROWS {
+        return copy_work(client, news).await;
+    }
     let begun: Vec<_> = news.iter().map(|(_, new)| begins(new)).collect();
     let opened: Vec<Option<i64>> = begun.iter().map(|(_, _, _, at)| at.map(|at| at.as_microsecond())).collect();
     let epochs: Vec<Option<i64>> =
@@ -269,6 +281,114 @@ async fn insert_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> R
     )
     .await
     .map(|_| ())
+}
+
+async fn copy_notifications(client: &Object, news: &[(&Accept, &NewNotification)]) -> Result<(), StoreError> {
+    const SQL: &str = "COPY notifications (id, batch_id, created_at, scheduled_at, not_after, lead_id,
+            template_version, channel, priority, policy, mode, max_retries, recipient, template_id, body, contact_id,
+            deal_id, company_id, data, metadata, external_id) FROM STDIN BINARY";
+    const TYPES: [Type; 21] = [
+        Type::UUID,
+        Type::UUID,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT4,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+    ];
+    let failed = |error| from_postgres(DOING, error);
+    let mut copy = pin!(copy(client, DOING, SQL, &TYPES).await?);
+    let micros = |at: Option<jiff::Timestamp>| at.map(|at| at.as_microsecond());
+    for (_, new) in news {
+        let row: [&(dyn ToSql + Sync); 21] = [
+            &new.id.0,
+            &new.batch.map(|batch| batch.0),
+            &new.created_at.as_microsecond(),
+            &micros(new.scheduled_at),
+            &micros(new.not_after),
+            &new.records.lead_id,
+            &new.template.as_ref().map(|(_, version)| version.0),
+            &new.channel.code(),
+            &new.priority.code(),
+            &new.policy.code(),
+            &new.mode.code(),
+            &new.max_retries,
+            &new.recipient,
+            &new.template.as_ref().map(|(id, _)| id.as_str()),
+            &new.text,
+            &new.records.contact_id,
+            &new.records.deal_id,
+            &new.records.company_id,
+            &new.data,
+            &new.metadata,
+            &new.external_id,
+        ];
+        copy.as_mut().write(&row).await.map_err(failed)?;
+    }
+    copy.finish().await.map(|_| ()).map_err(failed)
+}
+
+async fn copy_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> Result<(), StoreError> {
+    const SQL: &str = "COPY work (id, due_at, opened_at, epoch, generation, account, state, attempt, retry_count,
+            resends) FROM STDIN BINARY";
+    const TYPES: [Type; 10] = [
+        Type::UUID,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT4,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+    ];
+    let failed = |error| from_postgres(DOING, error);
+    let mut copy = pin!(copy(client, DOING, SQL, &TYPES).await?);
+    for (accept, new) in news {
+        let (state, due_at, attempt, opened_at) = begins(new);
+        let row: [&(dyn ToSql + Sync); 10] = [
+            &new.id.0,
+            &due_at.as_microsecond(),
+            &opened_at.map(|at| at.as_microsecond()),
+            &opened_at.map(|_| accept.epoch.0),
+            &0_i32,
+            &new.account.0,
+            &state.code(),
+            &attempt,
+            &0_i16,
+            &0_i16,
+        ];
+        copy.as_mut().write(&row).await.map_err(failed)?;
+    }
+    copy.finish().await.map(|_| ()).map_err(failed)
+}
+
+/// Begins to copy rows into a table; a text of ours, kept prepared on the connection.
+pub(super) async fn copy(
+    client: &Object,
+    doing: &'static str,
+    sql: &str,
+    types: &[Type],
+) -> Result<BinaryCopyInWriter, StoreError> {
+    let failed = |error| from_postgres(doing, error);
+    let statement = client.prepare_cached(sql).await.map_err(failed)?;
+    let sink = client.copy_in(&statement).await.map_err(failed)?;
+    Ok(BinaryCopyInWriter::new(sink, types))
 }
 
 /// What was settled without a send; seldom, so one by one.

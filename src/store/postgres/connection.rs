@@ -37,6 +37,11 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
         Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config)
     };
     let statement_timeout = timeout.as_millis();
+    // Our statements find rows by their keys. The planner, asked while a table is small, would rather read all of it
+    // and hash it, and a prepared statement keeps that plan when the table has grown: a batch of 500 then costs a scan
+    // of everything that was ever sent. Compiling such plans is never worth it.
+    const PLANS: &str =
+        "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
     Pool::builder(manager)
         .max_size(options.pool_size.max(4))
         .runtime(Runtime::Tokio1)
@@ -47,7 +52,7 @@ pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, 
             Box::pin(async move {
                 let set = format!(
                     "SET statement_timeout = {statement_timeout}; SET idle_in_transaction_session_timeout = {};
-                     SET timezone = 'UTC'",
+                     SET timezone = 'UTC'; {PLANS}",
                     statement_timeout * 2
                 );
                 client.batch_execute(&set).await.map_err(HookError::Backend)

@@ -306,8 +306,10 @@ impl Sql for Postgres {
         on_connection(&self.pool, LIMIT, doing, move |client| {
             Box::pin(async move {
                 let failed = |error| from_postgres(doing, error);
+                // Whole tables are read and compared: the one place where scans and hashes are right.
                 let begin = format!(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {}",
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
+                     SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on",
                     LIMIT.as_millis()
                 );
                 client.batch_execute(&begin).await.map_err(failed)?;

@@ -1,15 +1,16 @@
 //! Closing attempts: a group in one transaction.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 
 use deadpool_postgres::Object;
 use futures::try_join;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::Shared;
-use super::accept::{count, execute, insert_chunks};
+use super::accept::{COPY_FROM_ROWS, copy, count, execute, insert_chunks};
 use super::connection::from_postgres;
 use crate::store::StoreError;
 use crate::store::ledger::{Close, Counts, Next, Record};
@@ -150,6 +151,9 @@ async fn insert_attempts(client: &Object, kept: &[(i64, &Close)]) -> Result<(), 
             class, flagged, cause, provider_message_id, code, detail, text_hash)
         SELECT * FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int4[], $6::int2[], $7::int2[],
             $8::int2[], $9::int2[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[])";
+    if kept.len() >= COPY_FROM_ROWS {
+        return copy_attempts(client, kept).await;
+    }
     /// One column of all rows.
     fn column<'a, T>(kept: &[(i64, &'a Close)], pick: impl Fn(&'a Close) -> T) -> Vec<T> {
         kept.iter().map(|(_, close)| pick(close)).collect()
@@ -177,6 +181,49 @@ async fn insert_attempts(client: &Object, kept: &[(i64, &Close)]) -> Result<(), 
     )
     .await
     .map(|_| ())
+}
+
+async fn copy_attempts(client: &Object, kept: &[(i64, &Close)]) -> Result<(), StoreError> {
+    const SQL: &str = "COPY attempts (notification_id, opened_at, closed_at, epoch, template_version, n, account,
+            class, flagged, cause, provider_message_id, code, detail, text_hash) FROM STDIN BINARY";
+    const TYPES: [Type; 14] = [
+        Type::UUID,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT4,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::INT2,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::BYTEA,
+    ];
+    let failed = |error| from_postgres(DOING, error);
+    let mut copy = pin!(copy(client, DOING, SQL, &TYPES).await?);
+    for (epoch, close) in kept {
+        let row: [&(dyn ToSql + Sync); 14] = [
+            &close.id.0,
+            &close.opened_at.as_microsecond(),
+            &close.closed_at.as_microsecond(),
+            epoch,
+            &close.template.as_ref().map(|(_, version)| version.0),
+            &close.attempt,
+            &close.account.0,
+            &close.class.code(),
+            &i16::from(close.flagged),
+            &close.cause,
+            &close.provider_message_id,
+            &close.error.as_ref().map(|error| error.code.as_str()),
+            &close.error.as_ref().map(|error| error.detail.as_str()),
+            &close.text_hash.as_ref().map(<[u8; 32]>::as_slice),
+        ];
+        copy.as_mut().write(&row).await.map_err(failed)?;
+    }
+    copy.finish().await.map(|_| ()).map_err(failed)
 }
 
 async fn insert_failed(client: &Object, kept: &[(i64, &Close)]) -> Result<(), StoreError> {

@@ -27,7 +27,19 @@ async fn what_was_accepted_is_there_after_a_restart(mut ledger: TestLedger) {
 }
 
 async fn every_field_comes_back_as_it_was_given(ledger: TestLedger) {
-    let new = NewNotification {
+    // One alone, and among many: they are written in different ways.
+    for others in [0, 100] {
+        let (_, mut batch) = ledger.batch(others);
+        let new = full(&ledger);
+        batch.push(new.clone());
+        ledger.accept(batch).await;
+        comes_back(&ledger, new).await;
+    }
+}
+
+/// Nothing is left out.
+fn full(ledger: &TestLedger) -> NewNotification {
+    NewNotification {
         batch: Some(ledger.ids.batch()),
         text: Some("Ёлка 🎄 'quoted' \"twice\"\n".into()),
         template: None,
@@ -47,8 +59,10 @@ async fn every_field_comes_back_as_it_was_given(ledger: TestLedger) {
         scheduled_at: Some(ledger.now()),
         not_after: Some(ledger.now()),
         ..ledger.notification(Begin::Due { at: ledger.now(), scheduled: true })
-    };
-    ledger.accept(vec![new.clone()]).await;
+    }
+}
+
+async fn comes_back(ledger: &TestLedger, new: NewNotification) {
     let found = ledger.find(new.id).await;
     assert_eq!(found.batch, new.batch);
     assert_eq!((found.channel, found.account), (new.channel, new.account));
@@ -64,12 +78,15 @@ async fn every_field_comes_back_as_it_was_given(ledger: TestLedger) {
 }
 
 async fn accept_stores_all_or_nothing(ledger: TestLedger) {
-    let (_, mut new) = ledger.batch(3);
-    new[2].id = new[0].id;
-    let ids: Vec<_> = new.iter().map(|new| new.id).collect();
-    let refused = ledger.store().accept(ledger.accept_of(new)).await;
-    assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
-    assert!(ledger.store().notifications(ids).await.unwrap().is_empty());
+    // Few and many are written in different ways.
+    for count in [3, 700] {
+        let (_, mut new) = ledger.batch(count);
+        new[count - 1].id = new[0].id;
+        let ids: Vec<_> = new.iter().map(|new| new.id).collect();
+        let refused = ledger.store().accept(ledger.accept_of(new)).await;
+        assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+        assert!(ledger.store().notifications(ids).await.unwrap().is_empty());
+    }
     for table in ["notifications", "work", "due", "counters", "opens"] {
         assert_eq!(ledger.raw_count(table).await, 0, "rows in {table}");
     }

@@ -280,6 +280,30 @@ async fn a_call_given_up_leaves_no_half_of_a_change() {
     assert_eq!(ledger.raw_count(idle).await, 0);
 }
 
+/// Plans are made while the tables are small, and kept while they grow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hot_path_scans_no_table_on_postgres() {
+    let Some(mut ledger) = TestLedger::postgres().await else { return };
+    for _ in 0..12 {
+        let (_, new) = ledger.batch(500);
+        ledger.accept(new.clone()).await;
+        assert_eq!(ledger.open(&ledger.take().await).await.len(), 500);
+        let closes = new.iter().map(|new| ledger.close_of(new, 1, vestnik::store::Next::Sent)).collect();
+        assert_eq!(ledger.record(closes).await, [true; 500]);
+    }
+    // A process tells what it did when it ends.
+    ledger.close();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ledger.raw_count("pg_stat_user_tables WHERE relname = 'work' AND n_tup_upd >= 18000").await == 0 {
+        assert!(Instant::now() < deadline, "PostgreSQL does not tell how often work was updated");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Making an index scans its table, too, when nothing is in it yet.
+    let scanned = "SELECT relname || ' ' || seq_tup_read AS c FROM pg_stat_user_tables
+                   WHERE relname IN ('work', 'notifications', 'attempts') AND seq_tup_read > 0";
+    assert_eq!(ledger.raw_column(scanned).await, [""; 0]);
+}
+
 async fn a_chunk_is_drained_only_by_who_holds_it(mut ledger: TestLedger) {
     let new = ledger.notification(ledger.due_now());
     ledger.accept(vec![new.clone()]).await;
