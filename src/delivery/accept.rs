@@ -12,7 +12,7 @@ use crate::domain::notification::is_expired;
 use crate::domain::template::WhatsAppCategory;
 use crate::domain::{Channel, Mode, Policy, Priority, ProviderError, Recipient, RecordIds, Status, TemplateId};
 use crate::store::{Begin, NewNotification, SavedTemplate};
-use crate::templates::RenderError;
+use crate::templates::{RenderError, without_controls};
 
 /// One notification as it was asked for: read, not yet checked.
 #[derive(Clone, Debug)]
@@ -211,7 +211,8 @@ impl Delivery {
             channel: request.channel,
             account: account.id,
             template: template.map(|saved| (saved.template.id.clone(), saved.template.version)),
-            text: request.text,
+            // As it leaves: PostgreSQL, for one, keeps no NUL.
+            text: request.text.map(without_controls),
             recipient,
             records: request.records,
             data: json(request.data),

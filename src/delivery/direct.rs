@@ -64,7 +64,7 @@ impl Delivery {
         let deadline = self.deadline(request.deadline);
         let this = Arc::clone(self);
         let mut results = self
-            .detached(deadline, async move {
+            .detached(1, deadline, async move {
                 if let Some(repeated) = this.repeated(key.as_ref()).await? {
                     return Ok(repeated);
                 }
@@ -84,7 +84,7 @@ impl Delivery {
     ) -> Result<Vec<DirectResult>, DirectError> {
         let deadline = self.deadline(requests.first().and_then(|request| request.deadline));
         let this = Arc::clone(self);
-        self.detached(deadline, async move {
+        self.detached(requests.len(), deadline, async move {
             if let Some(repeated) = this.repeated(key.as_ref()).await? {
                 return Ok(repeated);
             }
@@ -115,6 +115,7 @@ impl Delivery {
     /// Runs a call to its end whatever becomes of its caller.
     async fn detached(
         self: &Arc<Self>,
+        sends: usize,
         deadline: Instant,
         call: impl Future<Output = Result<Vec<DirectResult>, DirectError>> + Send + 'static,
     ) -> Result<Vec<DirectResult>, DirectError> {
@@ -122,8 +123,10 @@ impl Delivery {
             return Err(DirectError::Stopping);
         }
         let this = Arc::clone(self);
+        // More than there are places at all would wait for ever.
+        let sends = u32::try_from(sends.min(self.options.direct_concurrency)).unwrap_or(u32::MAX);
         let running = self.sends.spawn(async move {
-            let permit = tokio::time::timeout_at(deadline, this.direct_permits.acquire()).await;
+            let permit = tokio::time::timeout_at(deadline, this.direct_permits.acquire_many(sends)).await;
             let Ok(Ok(_permit)) = permit else { return Err(DirectError::Overloaded) };
             call.await
         });
@@ -196,15 +199,19 @@ impl Delivery {
         if let Some(repeated) = self.accept_all(&prepared, epoch, key).await? {
             return Ok(repeated);
         }
-        let results = join_all(prepared.into_iter().map(|one| self.run(one, epoch, deadline))).await;
-        results
-            .into_iter()
-            .map(|result| {
-                let mut result = result?;
-                result.retry_after = result.retry_after.or(retry_after.get(&result.notification.id).copied());
-                Ok(result)
-            })
-            .collect()
+        let ids: Vec<_> = prepared.iter().map(|one| one.new.id).collect();
+        let ends = join_all(prepared.into_iter().map(|one| self.run(one, epoch, deadline))).await;
+        let mut results = Vec::with_capacity(ends.len());
+        for (id, end) in ids.into_iter().zip(ends) {
+            // What broke off for one is told by its row, and hides no other's end.
+            let mut result = match end {
+                Err(_) if !alone => self.left_waiting(id).await?,
+                end => end?,
+            };
+            result.retry_after = result.retry_after.or(retry_after.get(&id).copied());
+            results.push(result);
+        }
+        Ok(results)
     }
 
     async fn end_if_suppressed(&self, one: &mut Prepared) -> Result<(), StoreError> {
@@ -249,36 +256,49 @@ impl Delivery {
         }
     }
 
-    /// Nobody knows whether the ledger took these; nobody sends them. What turns out to be there is closed as not
-    /// sent, or it would stay open as long as this process lives.
+    /// Nobody knows whether the ledger took these; nobody sends them.
     fn disown(self: &Arc<Self>, prepared: &[Prepared], epoch: Epoch) {
+        let unsent = |new: &&NewNotification| matches!(new.begin, Begin::Open | Begin::Held);
+        prepared.iter().map(|one| &one.new).filter(unsent).for_each(|new| self.disown_one(new, epoch));
+    }
+
+    /// What turns out to be in the ledger is closed as not sent, or it would stay open as long as this process lives.
+    fn disown_one(self: &Arc<Self>, new: &NewNotification, epoch: Epoch) {
         /// Longer than PostgreSQL lets a transaction lie idle: what is not there by then never will be.
         const APPEARS_WITHIN: Duration = Duration::from_secs(30);
         const LOOK_EVERY: Duration = Duration::from_secs(1);
-        for new in prepared.iter().map(|one| &one.new).filter(|new| matches!(new.begin, Begin::Open)).cloned() {
-            let this = Arc::clone(self);
-            self.sends.spawn(async move {
-                let open = OpenAttempt { n: 1, opened_at: new.created_at, retry_count: 0, resends: 0 };
-                let outcome = not_sent("ledger", "the ledger did not confirm in time that it was accepted");
-                let close = this.close(&new, &open, &outcome, None, Next::Failed);
-                let until = Instant::now() + APPEARS_WITHIN;
-                while Instant::now() < until && !this.stopping.is_cancelled() {
-                    match this.record(epoch, close.clone(), Urgency::Urgent).await {
-                        Ok(false) => tokio::time::sleep(LOOK_EVERY).await,
-                        Ok(true) => return,
-                        Err(error) => {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::error!(notification.id = %new.id, error, "an unconfirmed send is not settled");
-                            return;
-                        }
+        let (this, new) = (Arc::clone(self), new.clone());
+        self.sends.spawn(async move {
+            let open = OpenAttempt { n: 1, opened_at: new.created_at, retry_count: 0, resends: 0 };
+            let outcome = not_sent("ledger", "the ledger did not confirm in time that it was accepted");
+            let close = this.close(&new, &open, &outcome, None, Next::Failed);
+            let until = Instant::now() + APPEARS_WITHIN;
+            while Instant::now() < until && !this.stopping.is_cancelled() {
+                // One that was only held is opened first: what is closed has to be open.
+                if matches!(new.begin, Begin::Held) && this.store.open(claim_of(&new, epoch)).await.is_err() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                match this.record(epoch, close.clone(), Urgency::Urgent).await {
+                    Ok(false) => tokio::time::sleep(LOOK_EVERY).await,
+                    Ok(true) => return,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::error!(notification.id = %new.id, error, "an unconfirmed send is not settled");
+                        return;
                     }
                 }
-            });
-        }
+            }
+        });
     }
 
     /// From the accepted row to its end.
-    async fn run(&self, one: Prepared, epoch: Epoch, deadline: Instant) -> Result<DirectResult, DirectError> {
+    async fn run(
+        self: &Arc<Self>,
+        one: Prepared,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> Result<DirectResult, DirectError> {
         let Prepared { account, new, message } = one;
         let Some((recipient, content)) = message else {
             return Ok(DirectResult { notification: view(&new, Vec::new()), retry_after: None });
@@ -295,13 +315,16 @@ impl Delivery {
         let (mut open, mut sent_until_now) = (open, 0_u32);
         loop {
             let outcome = self.hand_off(&account, epoch, &message, deadline).await;
-            let mut next = self.next(&new, &open, &outcome, Lane::Direct);
-            let wait = self.wait_before_retry(&new, &outcome, sent_until_now, deadline);
-            if let Some(wait) = wait {
-                tokio::time::sleep(wait).await;
-                next = Next::Reopen { opened_at: self.clock.now() };
+            let next = self.next(&new, &open, &outcome, Lane::Direct);
+            let mut close = self.close(&new, &open, &outcome, Some(&message.content), next);
+            if let Some(wait) = self.wait_before_retry(&new, &outcome, sent_until_now, deadline) {
+                // The record and the next open are one commit, so the attempt stays open while it waits.
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => close.next = Next::Reopen { opened_at: self.clock.now() },
+                    () = self.stopping.cancelled() => {}
+                }
             }
-            let close = self.close(&new, &open, &outcome, Some(&message.content), next);
+            let next = close.next;
             attempts.push(attempt(&close, epoch));
             if !self.record(epoch, close, Urgency::Urgent).await? {
                 // Somebody settled it while we were away: the ledger's view is the answer.
@@ -333,7 +356,7 @@ impl Delivery {
 
     /// One of many that had to wait for its budget: it is opened when the budget has room.
     async fn open_held(
-        &self,
+        self: &Arc<Self>,
         account: &SendingAccount,
         new: &NewNotification,
         recipient: &Recipient,
@@ -341,9 +364,13 @@ impl Delivery {
         deadline: Instant,
     ) -> Result<Option<OpenAttempt>, DirectError> {
         let room = account.budget.acquire(Lane::Direct, RecipientKey::of(recipient), deadline).await;
-        let claim = Claim { id: new.id, generation: Generation::default() };
-        let open = Open { epoch, claims: vec![claim], drained: vec![ChunkId(new.id.0)], urgency: Urgency::Urgent };
-        let opened = self.store.open(open).await?;
+        let opened = match self.store.open(claim_of(new, epoch)).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.disown_one(new, epoch);
+                return Err(error.into());
+            }
+        };
         let Some(opened) = opened.first() else { return Ok(None) };
         let open = OpenAttempt {
             n: opened.attempt,
@@ -456,6 +483,12 @@ fn attempt(close: &Close, epoch: Epoch) -> Attempt {
         text_hash: close.text_hash,
         flagged: close.flagged,
     }
+}
+
+/// Takes a held notification in hand for its first attempt.
+fn claim_of(new: &NewNotification, epoch: Epoch) -> Open {
+    let claim = Claim { id: new.id, generation: Generation::default() };
+    Open { epoch, claims: vec![claim], drained: vec![ChunkId(new.id.0)], urgency: Urgency::Urgent }
 }
 
 fn internal(what: &'static str) -> DirectError {

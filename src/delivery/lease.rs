@@ -1,7 +1,7 @@
 //! This process's life in the ledger: an epoch, its lease, and what lost processes left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Delivery, DeliveryOptions};
@@ -14,6 +14,8 @@ pub struct Lease {
     name: String,
     length: Duration,
     epoch: AtomicI64,
+    /// An earlier epoch of this process was lost.
+    was_lost: AtomicBool,
     /// In ms of the boot clock, which goes on while the machine sleeps or the process is frozen.
     valid_until_ms: AtomicU64,
 }
@@ -31,6 +33,7 @@ impl Lease {
             name,
             length: options.lease,
             epoch: AtomicI64::new(epoch.0),
+            was_lost: AtomicBool::new(false),
             valid_until_ms: AtomicU64::new(asked_at_ms + millis(options.lease)),
         };
         Ok(Arc::new(lease))
@@ -38,6 +41,10 @@ impl Lease {
 
     pub fn epoch(&self) -> Epoch {
         Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn was_lost(&self) -> bool {
+        self.was_lost.load(Ordering::Acquire)
     }
 
     /// Whether `epoch` may hand something off now: checked right before the first byte leaves, so that a process that
@@ -55,6 +62,7 @@ impl Lease {
             Err(StoreError::EpochLost) => {
                 tracing::error!(epoch = self.epoch().0, "lost the lease on the ledger: beginning a new epoch");
                 let epoch = self.store.begin_epoch(self.name.clone()).await?;
+                self.was_lost.store(true, Ordering::Release);
                 self.epoch.store(epoch.0, Ordering::Release);
             }
             Err(error) => return Err(error),
@@ -96,7 +104,13 @@ pub(super) fn keep(delivery: &Arc<Delivery>) {
 
 impl Delivery {
     /// Settles what lost processes left.
+    ///
+    /// Not while this process itself lost an epoch and still has outcomes to record: it would call unknown what it
+    /// knows.
     pub(super) async fn recover(&self) -> Result<Recovered, StoreError> {
+        if self.lease.was_lost() && self.unrecorded.load(Ordering::Acquire) > 0 {
+            return Ok(Recovered::default());
+        }
         let recovered = self
             .store
             .recover(Recover {

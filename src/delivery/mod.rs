@@ -22,6 +22,7 @@ pub mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -89,6 +90,8 @@ pub struct Delivery {
     ids: IdSource,
     options: DeliveryOptions,
     direct_permits: tokio::sync::Semaphore,
+    /// Outcomes that are known here and not yet in the ledger.
+    unrecorded: AtomicUsize,
     /// Something became due in this process.
     wake: tokio::sync::Notify,
     /// Sends in the works, and the loop that begins them.
@@ -140,13 +143,14 @@ impl Delivery {
             clock,
             options,
             direct_permits,
+            unrecorded: AtomicUsize::new(0),
             wake: tokio::sync::Notify::new(),
             sends: TaskTracker::new(),
             tracker,
             stopping,
         });
-        delivery.count_last_day().await?;
         delivery.recover().await?;
+        delivery.count_last_day().await?;
         lease::keep(&delivery);
         work::start(&delivery);
         Ok(delivery)

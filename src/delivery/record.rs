@@ -1,5 +1,6 @@
 //! 6. What an outcome means, and its durable record.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -104,6 +105,7 @@ impl Delivery {
     pub(super) async fn record(&self, epoch: Epoch, close: Close, urgency: Urgency) -> Result<bool, StoreError> {
         const FIRST_WAIT: Duration = Duration::from_millis(50);
         const LONGEST_WAIT: Duration = Duration::from_secs(5);
+        let _unrecorded = Unrecorded::count(&self.unrecorded);
         let mut wait = FIRST_WAIT;
         let mut tried = false;
         loop {
@@ -139,6 +141,22 @@ impl Delivery {
             attempt.n == close.attempt && attempt.epoch == epoch && attempt.class == close.class
         };
         Ok(found.iter().flat_map(|notification| &notification.attempts).any(is_ours))
+    }
+}
+
+/// One outcome that only this process knows, as long as it lives.
+struct Unrecorded<'a>(&'a AtomicUsize);
+
+impl<'a> Unrecorded<'a> {
+    fn count(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::AcqRel);
+        Unrecorded(counter)
+    }
+}
+
+impl Drop for Unrecorded<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

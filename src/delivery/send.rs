@@ -23,7 +23,9 @@ impl Delivery {
         if !self.lease.allows(epoch) {
             return not_sent("lease", "this process may have lost its lease on the ledger: nothing was sent");
         }
-        let time_limit = deadline.saturating_duration_since(Instant::now());
+        // Never longer than a process that settles a lost one's attempts waits for them.
+        let begun = Instant::now();
+        let time_limit = deadline.saturating_duration_since(begun).min(self.options.send_deadline);
         if time_limit.is_zero() {
             return not_sent("deadline", "the deadline had passed before anything was sent");
         }
@@ -51,6 +53,8 @@ impl Delivery {
             }
             Outcome::Permanent { .. } | Outcome::Transient { .. } | Outcome::Ambiguous { .. } => {}
         }
+        metrics::histogram!("vestnik_send_seconds", "account" => account.name().to_string())
+            .record(begun.elapsed().as_secs_f64());
         metrics::counter!(
             "vestnik_attempts_total",
             "account" => account.name().to_string(),

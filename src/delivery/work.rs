@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use super::accept::is_marketing;
 use super::record::OpenAttempt;
 use super::{Delivery, SendingAccount};
+use crate::domain::clock::later;
 use crate::domain::message::{Content, OutgoingMessage};
 use crate::domain::notification::is_expired;
 use crate::domain::template::Template;
-use crate::domain::{Epoch, Outcome, PermanentReason, ProviderError, Recipient, Status};
+use crate::domain::{Epoch, HoldReason, Outcome, PermanentReason, ProviderError, Recipient, Status};
 use crate::limits::{Lane, RecipientKey};
 use crate::store::{
-    Begin, ChunkId, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Settle, StoreError,
+    Begin, ChunkId, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Postpone, Settle, StoreError,
     SuppressionScope, TakeDue, Urgency,
 };
 
@@ -27,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// Chunks taken at a time: what is in hand when the process is lost waits for its lease to run out.
 const CHUNKS: u32 = 2;
+/// A place in an account's budget that is further away is waited for in the ledger.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// After a failure of the ledger, this long before asking again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -169,11 +172,8 @@ impl Delivery {
     ) -> Result<Worked, StoreError> {
         if let Ok(message) = &message {
             let recipient = RecipientKey::of(&message.recipient);
-            while account.budget.acquire(Lane::Queued, recipient, Instant::now() + LOOK_EVERY).await.is_err() {
-                tokio::select! {
-                    () = tokio::time::sleep(AFTER_FAILURE) => {}
-                    () = self.stopping.cancelled() => return Ok(Worked::Left),
-                }
+            if let Err(busy) = account.budget.acquire(Lane::Queued, recipient, Instant::now() + PATIENCE).await {
+                return self.postpone(handed, found, busy.retry_after).await;
             }
         }
         let epoch = self.lease.epoch();
@@ -200,6 +200,19 @@ impl Delivery {
             tracing::error!(notification.id = %found.id, "its attempt was settled by another process while it was sent");
         }
         Ok(Worked::Done)
+    }
+
+    /// Waits are the ledger's: a throttled account holds up no other.
+    async fn postpone(&self, handed: Handed, found: &FoundNotification, wait: Duration) -> Result<Worked, StoreError> {
+        let postpone = Postpone {
+            handed,
+            account: found.account,
+            priority: found.priority,
+            batch: found.batch,
+            due_at: later(self.clock.now(), wait),
+            hold: HoldReason::RateLimit,
+        };
+        self.store.postpone(postpone).await.map(|_| Worked::Done)
     }
 
     async fn content(&self, found: &FoundNotification) -> Result<Result<Content, ProviderError>, StoreError> {

@@ -47,6 +47,12 @@ pub fn from_micros(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
+/// `at - by`, or the first representable time.
+pub fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+    from_micros(at.as_microsecond().saturating_sub(micros))
+}
+
 /// `at + by`, or the last representable time.
 pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);

@@ -48,14 +48,15 @@ impl KeyCheck {
         KeyCheck { store, seen: Mutex::default() }
     }
 
-    /// Whether any key is in force; if none is, loopback is trusted.
+    /// Whether any key was ever made; if none was, loopback is trusted.
     pub async fn any(&self) -> Result<bool, StoreError> {
         if let Some((at, any)) = self.seen().any
             && at.elapsed() < REMEMBERED
         {
             return Ok(any);
         }
-        let any = self.store.keys().await?.iter().any(|key| key.revoked_at.is_none());
+        // Also a revoked one: revoking the last key must not open the doors.
+        let any = !self.store.keys().await?.is_empty();
         self.seen().any = Some((Instant::now(), any));
         Ok(any)
     }

@@ -25,7 +25,7 @@ use crate::store::{ListFilter, Scope};
 /// The most retries a request may ask for.
 const MOST_RETRIES: i16 = 10;
 const DEFAULT_RETRIES: i16 = 3;
-/// The longest a caller may let a direct send take: shorter than a request may (http.request_time_limit_ms).
+/// The longest a caller may let a direct send take: shorter than a request may (`http.request_time_limit_ms`).
 const LONGEST_DEADLINE_MS: u64 = 45_000;
 /// `externalId`, record ids, account names.
 const LONGEST_ID_BYTES: usize = 200;
@@ -323,6 +323,11 @@ pub(super) async fn list(
     caller.may(Scope::Read)?;
     let after = query.cursor.as_deref().map(|cursor| from_cursor(cursor).ok_or_else(bad_cursor)).transpose()?;
     let limit = page_limit(query.limit)?;
+    let mut wrong = Vec::new();
+    bounded("/contactId", query.contact_id.as_deref(), &mut wrong);
+    if !wrong.is_empty() {
+        return Err(Problem::invalid(wrong));
+    }
     let filter = ListFilter {
         channel: query.channel,
         status: query.status,

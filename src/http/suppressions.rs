@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -108,14 +110,21 @@ pub(super) async fn list(
     caller.may(Scope::Read)?;
     let limit = page_limit(query.limit)?;
     let wrong = || Problem::invalid(vec![FieldError::new("/cursor", "this is not a nextCursor of an earlier page")]);
-    let after = query.cursor.map(|cursor| {
-        let (channel, address) = cursor.split_once(':').ok_or_else(wrong)?;
-        Ok::<_, Problem>((channel.parse().map_err(|_| wrong())?, address.to_owned()))
+    let after = query.cursor.map(|cursor| from_cursor(&cursor).ok_or_else(wrong)).transpose()?;
+    // One address more than asked for: whether there is a next page. An address may have several scopes.
+    let mut found = api.store.suppressions(after, limit + 1).await?;
+    let mut addresses = 0;
+    let mut last: Option<(Channel, &str)> = None;
+    let fits = found.iter().take_while(|suppression| {
+        let this = (suppression.channel, suppression.address.as_str());
+        addresses += u32::from(last != Some(this));
+        last = Some(this);
+        addresses <= limit
     });
-    let mut found = api.store.suppressions(after.transpose()?, limit + 1).await?;
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| more).map(|last| format!("{}:{}", last.channel, last.address));
+    let fits = fits.count();
+    let more = fits < found.len();
+    found.truncate(fits);
+    let next_cursor = found.last().filter(|_| more).map(to_cursor);
     Ok(Json(SuppressionPage { items: found.into_iter().map(view).collect(), next_cursor }))
 }
 
@@ -140,6 +149,17 @@ pub(super) async fn delete(
     } else {
         Err(Problem::not_found("this address is not suppressed"))
     }
+}
+
+/// Opaque, and safe in a URL.
+fn to_cursor(last: &Suppression) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}:{}", last.channel, last.address))
+}
+
+fn from_cursor(cursor: &str) -> Option<(Channel, String)> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    let (channel, address) = text.split_once(':').filter(|(_, address)| !address.contains(char::is_control))?;
+    Some((channel.parse().ok()?, address.to_owned()))
 }
 
 fn address(api: &Api, channel: Channel, given: &str, pointer: &str) -> Result<String, Problem> {

@@ -64,6 +64,9 @@ pub trait Ledger: Send + Sync {
     /// how many wait again.
     async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError>;
 
+    /// Puts one that is in hand back until `due_at`; `false` if it is not in hand any more.
+    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError>;
+
     /// Ends without a send what still waits; `false` if it does not wait any more.
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError>;
 
@@ -288,6 +291,17 @@ impl Next {
             Next::Reopen { .. } => Status::Sending,
         }
     }
+}
+
+/// One handed-over notification that has to wait on.
+#[derive(Clone, Copy, Debug)]
+pub struct Postpone {
+    pub handed: Handed,
+    pub account: AccountId,
+    pub priority: Priority,
+    pub batch: Option<BatchId>,
+    pub due_at: Timestamp,
+    pub hold: HoldReason,
 }
 
 /// The end of a notification that was not sent.

@@ -10,7 +10,7 @@ use super::StoreError;
 use super::ledger::StoredKey;
 use super::plan::ACCEPTED;
 use super::sql::{Row, Sql, Statement, Value};
-use crate::domain::clock::from_micros;
+use crate::domain::clock::{earlier, from_micros, later};
 use crate::domain::{
     AccountId, Attempt, BatchId, Channel, Epoch, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority,
     ProviderError, RecordIds, Status, TemplateId, TemplateVersion,
@@ -114,6 +114,10 @@ pub trait Lookup: Send + Sync {
     async fn ping(&self) -> Result<(), StoreError>;
 }
 
+/// A notification's id is made before it waits for its budget, and before it is accepted: at most a request's time
+/// earlier, and as much again for clocks that differ.
+const ID_BEFORE_ACCEPT: Duration = Duration::from_secs(120);
+
 const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.template_version, n.body, n.recipient,
     n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority, n.policy, n.mode,
     n.max_retries, n.scheduled_at, n.not_after, n.created_at, w.state, w.hold, w.due_at, w.retry_count, w.opened_at,
@@ -121,7 +125,7 @@ const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.
 
 /// `e` is why a notification ended without a send.
 const TABLES: &str = "notifications n JOIN work w ON w.id = n.id LEFT JOIN failed f ON f.id = n.id
-    LEFT JOIN events e ON e.notification_id = n.id AND e.actor = 'accept'";
+    LEFT JOIN events e ON e.notification_id = n.id AND e.status = w.state";
 
 #[async_trait]
 impl<S: Sql> Lookup for S {
@@ -175,12 +179,13 @@ impl<S: Sql> Lookup for S {
         if let Some(contact) = filter.contact {
             narrow("n.contact_id =", contact.into());
         }
-        // Ids are made from the time: a range of times is a range of ids, give or take a clock's step.
+        // Ids are made from the time: a range of times is a range of ids, give or take.
         if let Some(from) = filter.from {
-            narrow("n.id >=", first_id_at(from).into());
+            narrow("n.id >=", first_id_at(earlier(from, ID_BEFORE_ACCEPT)).into());
             narrow("n.created_at >=", from.into());
         }
         if let Some(until) = filter.until {
+            narrow("n.id <", first_id_at(later(until, ID_BEFORE_ACCEPT)).into());
             narrow("n.created_at <", until.into());
         }
         if let Some(after) = filter.after {

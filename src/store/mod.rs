@@ -30,7 +30,7 @@ use secrecy::SecretString;
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
-    Open, Opened, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
+    Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
 pub use recovery::after_unknown;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::ledger::{ChunkId, Close, Counts, Ledger, Next, Record, Recover, Recovered, Settle, Urgency};
+use super::ledger::{ChunkId, Close, Counts, Ledger, Next, Postpone, Record, Recover, Recovered, Settle, Urgency};
 use super::plan::Slot;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::later;
@@ -85,6 +85,30 @@ pub(super) async fn next_due(sql: &impl Sql) -> Result<Option<Timestamp>, StoreE
     let query = "SELECT min(due_at) FROM due WHERE handed_by IS NULL";
     let rows = sql.read("looking for due work", query.into(), vec![]).await?;
     rows.first().map_or(Ok(None), |row| row.opt_time(0))
+}
+
+/// See [`Ledger::postpone`].
+pub(super) async fn postpone(sql: &(impl Sql + HasIds), postpone: Postpone) -> Result<bool, StoreError> {
+    let Postpone { handed, account, priority, batch, due_at, hold } = postpone;
+    let statements = vec![
+        // 3 queued → 2 pending: only what is still in this hand.
+        Statement::guard(
+            "UPDATE work SET state = 2, hold = $3, due_at = $4 WHERE id = $1 AND generation = $2 AND state = 3 RETURNING id",
+            vec![handed.id.0.into(), handed.generation.0.into(), hold.code().into(), due_at.into()],
+        ),
+        Statement::new(
+            "INSERT INTO due (id, due_at, account, priority, batch_id, ids) VALUES ($1, $2, $3, $4, $5, $6)",
+            vec![
+                sql.next_id().into(),
+                due_at.into(),
+                account.0.into(),
+                priority.code().into(),
+                batch.map(|batch| batch.0).into(),
+                Value::Ids(vec![handed.id.0]),
+            ],
+        ),
+    ];
+    Ok(sql.write("postponing a notification", statements).await?.len() > 1)
 }
 
 /// See [`Ledger::settle`].

@@ -96,6 +96,7 @@ const INVARIANTS: &[Invariant] = &[
                  LEFT JOIN events e ON e.notification_id = w.id
                      AND e.at = (SELECT max(at) FROM events l WHERE l.notification_id = w.id)
                  WHERE CASE
+                     WHEN e.status IN (10, 11, 12) THEN w.state <> e.status
                      WHEN e.status IS NOT NULL AND (a.closed_at IS NULL OR e.at >= a.closed_at) THEN
                          w.state <> e.status AND NOT (e.status IN (1, 2) AND w.state IN (2, 3, 4))
                      WHEN w.state = 5 THEN coalesce(a.class, 0) <> 1

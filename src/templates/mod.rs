@@ -21,3 +21,4 @@ pub use check::Checked;
 pub use engine::Engine;
 pub use error::{Place, RenderError, TemplateProblem, TemplateProblems};
 pub use limits::Limits;
+pub use output::without_controls;

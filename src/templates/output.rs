@@ -71,7 +71,7 @@ fn write_escaped(output: &mut Output<'_>, text: &str) -> Result<(), Error> {
 
 /// Drops control characters but newline and tab: nobody sees them, imported records are full of them, and some
 /// providers refuse the message for them. Line ends of Windows and of old become newlines.
-pub(super) fn without_controls(mut text: String) -> String {
+pub fn without_controls(mut text: String) -> String {
     let dropped = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains('\r') {
         text = text.replace("\r\n", "\n").replace('\r', "\n");

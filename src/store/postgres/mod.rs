@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use self::connection::from_postgres;
-use super::ledger::{Ledger, Recover, Recovered, Settle};
+use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value};
 use super::{
@@ -233,6 +233,10 @@ impl Ledger for Postgres {
 
     async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
         recovery::give_back_one(self, epoch, chunk).await
+    }
+
+    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError> {
+        recovery::postpone(self, postpone).await
     }
 
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {

@@ -64,7 +64,8 @@ impl Drop for Uncommitted<'_> {
     }
 }
 
-/// Which (id, attempt, epoch) were closed: only what was 4 sending, by its epoch, at its attempt.
+/// Which (id, attempt, epoch) were closed: only what was 4 sending, by its epoch, at its attempt; and a lost epoch
+/// reopens nothing.
 async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<(Uuid, i16, i64)>, StoreError> {
     const CLOSE: &str = "UPDATE work w SET
             state = u.state, hold = u.hold, due_at = coalesce(u.due_at, w.due_at),
@@ -76,6 +77,8 @@ async fn close_all(client: &Object, closes: &[(i64, &Close)]) -> Result<HashSet<
                     $9::int2[])
             AS u(id, epoch, attempt, state, hold, due_at, reopened_at, retries, resends)
         WHERE w.id = u.id AND w.state = 4 AND w.epoch = u.epoch AND w.attempt = u.attempt
+            AND (u.state <> 4 OR EXISTS (SELECT 1 FROM workers k WHERE k.epoch = u.epoch AND k.lost_at IS NULL
+                                             AND k.lease_until >= vestnik_now()))
         RETURNING w.id, u.attempt, u.epoch";
     /// One column of all rows.
     fn column<'a, T>(closes: &[(i64, &'a Close)], pick: impl Fn(&'a Close) -> T) -> Vec<T> {

@@ -15,7 +15,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params};
 
 use self::connection::{Connections, from_sqlite};
-use super::ledger::{Ledger, Recover, Recovered, Settle};
+use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
 use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
@@ -165,6 +165,10 @@ impl Ledger for Sqlite {
 
     async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
         recovery::give_back_one(self, epoch, chunk).await
+    }
+
+    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError> {
+        recovery::postpone(self, postpone).await
     }
 
     async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {

@@ -55,7 +55,8 @@ fn close_all(db: &Connection, record: &Record) -> Result<Vec<bool>, rusqlite::Er
     )?;
     let mut reopen = db.prepare_cached(
         "UPDATE work SET attempt = attempt + 1, retry_count = retry_count + 1, opened_at = ?4
-         WHERE id = ?1 AND state = 4 AND epoch = ?2 AND attempt = ?3",
+         WHERE id = ?1 AND state = 4 AND epoch = ?2 AND attempt = ?3
+             AND EXISTS (SELECT 1 FROM workers WHERE epoch = ?2 AND lost_at IS NULL)",
     )?;
     let mut closed = Vec::with_capacity(record.closes.len());
     for close in &record.closes {

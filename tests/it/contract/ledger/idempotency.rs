@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vestnik::domain::{Clock as _, SystemClock};
 use vestnik::store::{Accept, Accepted, NewKey, NewNotification, StoreError, Urgency};
 
 use crate::support::ledger::{TestLedger, promises};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vestnik::domain::{AccountId, Priority, Status};
-use vestnik::store::{Begin, NewNotification, TakeDue};
+use vestnik::domain::{AccountId, HoldReason, Priority, Status};
+use vestnik::store::{Begin, NewNotification, Open, Postpone, TakeDue, Urgency};
 
 use crate::support::ledger::{LEASE, TestLedger, ids_of, promises};
 
@@ -15,6 +15,8 @@ promises!(
     no_more_chunks_than_asked,
     what_no_longer_waits_or_waits_for_later_is_passed_over,
     every_hand_over_is_a_new_generation,
+    what_is_postponed_waits_for_its_new_time,
+    what_is_given_back_is_due_at_once,
 );
 
 async fn scheduled_rows_wait_for_their_time(ledger: TestLedger) {
@@ -114,4 +116,45 @@ async fn every_hand_over_is_a_new_generation(mut ledger: TestLedger) {
         ledger.crash().await;
         ledger.recover().await;
     }
+}
+
+async fn what_is_postponed_waits_for_its_new_time(ledger: TestLedger) {
+    let new = ledger.notification(ledger.due_now());
+    ledger.accept(vec![new.clone()]).await;
+    let chunks = ledger.take().await;
+    let wait = LEASE / 2;
+    let postpone = Postpone {
+        handed: chunks[0].handed[0],
+        account: new.account,
+        priority: new.priority,
+        batch: None,
+        due_at: ledger.now() + wait,
+        hold: HoldReason::RateLimit,
+    };
+    assert!(ledger.store().postpone(postpone).await.unwrap());
+    // It is not in hand any more, neither to be put off nor to be opened.
+    assert!(!ledger.store().postpone(postpone).await.unwrap());
+    let drained = vec![chunks[0].id];
+    let open = Open { epoch: ledger.epoch, claims: Vec::new(), drained, urgency: Urgency::Bulk };
+    ledger.store().open(open).await.unwrap();
+    let found = ledger.find(new.id).await;
+    assert_eq!((found.status, found.hold), (Status::Pending, Some(HoldReason::RateLimit)));
+    assert!(ledger.take().await.is_empty());
+    ledger.assert_balances().await;
+    ledger.advance(wait).await;
+    assert_eq!(ids_of(&ledger.take().await), [new.id]);
+}
+
+async fn what_is_given_back_is_due_at_once(ledger: TestLedger) {
+    let new = ledger.notification(ledger.due_now());
+    ledger.accept(vec![new.clone()]).await;
+    let first = ledger.take().await;
+    assert_eq!(ledger.store().give_back(ledger.epoch, first[0].id).await.unwrap(), 1);
+    assert_eq!(ledger.store().give_back(ledger.epoch, first[0].id).await.unwrap(), 0);
+    let second = ledger.take().await;
+    assert_eq!(ids_of(&second), [new.id]);
+    assert!(second[0].handed[0].generation > first[0].handed[0].generation);
+    assert!(ledger.open(&first).await.is_empty(), "a copy was opened");
+    assert_eq!(ledger.open(&second).await.len(), 1);
+    ledger.assert_balances().await;
 }
