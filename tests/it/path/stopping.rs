@@ -86,7 +86,7 @@ async fn a_second_signal_stops_hard(world: World) {
     world.scenario(json!({ "telegram": { "next": [{ "fault": "hang" }] } }));
     let mut server = world.server(super::world::QUICK).await;
     let client = server.client();
-    let body = with(telegram("42"), json!({ "deadlineMs": 60000 }));
+    let body = with(telegram("42"), json!({ "deadlineMs": 45000 }));
     let send = async move { client.try_post("/v1/notifications", &[], &body).await.is_err() };
     let stopping = async {
         eventually(LONG, "the provider has it", async || (world.simulator.taken_count() == 1).then_some(())).await;
