@@ -13,6 +13,7 @@ pub mod domain;
 pub mod http;
 pub mod lifecycle;
 pub mod limits;
+pub mod records;
 pub mod server_url;
 pub mod simulator;
 pub mod store;

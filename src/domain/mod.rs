@@ -11,6 +11,7 @@ pub mod ids;
 pub mod message;
 pub mod notification;
 pub mod recipient;
+pub mod record;
 pub mod retry;
 pub mod template;
 
@@ -21,4 +22,5 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use ids::{BatchId, Epoch, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
 pub use message::{Content, OutgoingMessage};
 pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Status};
-pub use recipient::{ChatId, PhoneNumber, Recipient, RecipientError};
+pub use recipient::{ChatId, EmailAddress, PhoneNumber, Recipient, RecipientError};
+pub use record::{Record, RecordId, RecordKind};

@@ -1,6 +1,7 @@
 //! Addresses, parsed once and valid ever after.
 
 use std::fmt;
+use std::str::FromStr as _;
 
 use super::Channel;
 
@@ -9,6 +10,7 @@ use super::Channel;
 pub enum Recipient {
     Phone(PhoneNumber),
     Chat(ChatId),
+    Email(EmailAddress),
 }
 
 /// Why a text is not an address of its channel. Says what was expected, never repeats the text.
@@ -18,8 +20,8 @@ pub enum RecipientError {
     Phone,
     #[error("not a Telegram chat: give the numeric chat id, or @name of a public channel or group")]
     Chat,
-    #[error("no account sends {0} yet")]
-    Unsupported(Channel),
+    #[error("not an email address: give the bare address, like anna@example.com")]
+    Email,
 }
 
 impl Recipient {
@@ -33,7 +35,7 @@ impl Recipient {
         match channel {
             Channel::WhatsApp | Channel::Sms => PhoneNumber::parse(text, region).map(Recipient::Phone),
             Channel::Telegram => ChatId::parse(text).map(Recipient::Chat),
-            Channel::Email => Err(RecipientError::Unsupported(channel)),
+            Channel::Email => EmailAddress::parse(text).map(Recipient::Email),
         }
     }
 
@@ -50,6 +52,7 @@ impl fmt::Display for Recipient {
         match self {
             Recipient::Phone(phone) => f.write_str(phone.as_str()),
             Recipient::Chat(chat) => chat.fmt(f),
+            Recipient::Email(email) => f.write_str(email.as_str()),
         }
     }
 }
@@ -137,6 +140,42 @@ impl fmt::Debug for ChatId {
     }
 }
 
+/// An email address without display text: `anna@example.com`. The domain is kept as ASCII (IDNA, RFC 5891) in small
+/// letters and has a dot; the part before the `@` is kept as written.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct EmailAddress(String);
+
+impl EmailAddress {
+    pub fn parse(text: &str) -> Result<Self, RecipientError> {
+        /// RFC 5321, 4.5.3.1: a path is 256 bytes with its brackets, a local part 64.
+        const LONGEST_BYTES: usize = 254;
+        let text = text.trim();
+        // The library refuses most of these, but a header must never depend on it.
+        let hostile = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | ',' | ';' | '"');
+        if text.len() > LONGEST_BYTES || text.contains(hostile) {
+            return Err(RecipientError::Email);
+        }
+        let (local, domain) = text.rsplit_once('@').ok_or(RecipientError::Email)?;
+        let domain = idna::domain_to_ascii_strict(domain).map_err(|_| RecipientError::Email)?;
+        if !domain.contains('.') {
+            return Err(RecipientError::Email);
+        }
+        let address = format!("{local}@{domain}");
+        email_address::EmailAddress::from_str(&address).map_err(|_| RecipientError::Email)?;
+        if address.len() > LONGEST_BYTES { Err(RecipientError::Email) } else { Ok(EmailAddress(address)) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmailAddress(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +207,40 @@ mod tests {
         assert_eq!(ChatId::parse("@durov_news").expect("a channel").to_string(), "@durov_news");
         for text in ["", "0", "+5", "@ab", "@1abc", "@a b c d", "12.5", "99999999999999999999"] {
             assert!(ChatId::parse(text).is_err(), "{text} was taken");
+        }
+    }
+
+    #[test]
+    fn emails_are_bare_addresses_with_an_ascii_domain() {
+        for (text, expected) in
+            [(" Anna.K+crm@Example.COM ", "Anna.K+crm@example.com"), ("анна@почта.рф", "анна@xn--80a1acny.xn--p1ai")]
+        {
+            assert_eq!(EmailAddress::parse(text).expect(text).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn junk_is_no_email() {
+        let long = format!("{}@example.com", "a".repeat(250));
+        for text in [
+            "",
+            "anna",
+            "anna@localhost",
+            "@example.com",
+            "anna@",
+            "Анна <anna@example.com>",
+            "anna@example.com\r\nBcc: x@y.z",
+            "a b@example.com",
+            "\"a b\"@example.com",
+            "a@b@example.com",
+            "anna@[127.0.0.1]",
+            "anna@exa mple.com",
+            "anna@-.com",
+            "a,b@example.com",
+            "anna\u{0}@example.com",
+            &long,
+        ] {
+            assert!(EmailAddress::parse(text).is_err(), "{text} was taken");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod migrations;
 pub mod opens;
 mod plan;
 pub mod postgres;
+pub mod records;
 mod recovery;
 pub mod sql;
 pub mod sqlite;
@@ -33,6 +34,7 @@ pub use ledger::{
     Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
+pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};
