@@ -12,6 +12,7 @@ pub mod message;
 pub mod notification;
 pub mod recipient;
 pub mod retry;
+pub mod sms;
 pub mod template;
 
 pub use account::{AccountId, AccountRef};

@@ -12,10 +12,11 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::notifications::page_limit;
-use super::problem::{FieldError, Problem};
+use super::problem::{FieldError, Problem, TemplatePlace};
 use crate::domain::template::TemplateBody;
 use crate::domain::{TemplateId, TemplateVersion};
 use crate::store::{SavedTemplate, Scope};
+use crate::templates::{Place, TemplateProblem};
 
 /// A version of a template.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -26,8 +27,18 @@ pub(super) struct TemplateView {
     saved_at: Timestamp,
     /// The variables it prints or asks for.
     variables: Vec<String>,
+    /// What will work, but perhaps not as it was meant.
+    warnings: Vec<TemplateWarning>,
     #[serde(flatten)]
     body: TemplateBody,
+}
+
+/// Something its author may want to look at.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TemplateWarning {
+    /// Where in the template.
+    place: TemplatePlace,
+    message: String,
 }
 
 /// A page of templates, by name.
@@ -154,13 +165,23 @@ fn none() -> Problem {
 }
 
 fn view(api: &Api, saved: SavedTemplate) -> TemplateView {
-    // What an earlier release saved may not pass today; it is shown all the same.
-    let variables = api.delivery.renderer().check(&saved.template.body).map(|checked| checked.variables);
+    // What an earlier release saved may not pass today; it is shown all the same, with what is wrong.
+    let renderer = api.delivery.renderer();
+    let warnings = match renderer.check(&saved.template.body) {
+        Ok(checked) => checked.warnings,
+        Err(problems) => problems.0,
+    };
     TemplateView {
         id: saved.template.id.to_string(),
         version: saved.template.version.0,
         saved_at: saved.saved_at,
-        variables: variables.unwrap_or_default(),
+        variables: renderer.variables(&saved.template.body),
+        warnings: warnings.into_iter().map(warning).collect(),
         body: (*saved.template.body).clone(),
     }
+}
+
+fn warning(problem: TemplateProblem) -> TemplateWarning {
+    let Place { part, line, column } = problem.place;
+    TemplateWarning { place: TemplatePlace { part, line, column }, message: problem.message }
 }
