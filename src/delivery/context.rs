@@ -1,13 +1,39 @@
 //! 4a. What a notification is about: its records and its own data, and who reads it.
 
-use super::{Delivery, Refusal};
+use serde_json::{Map, Value};
+
+use super::{Delivery, DirectError, Refusal};
+use crate::domain::template::TemplateBody;
 use crate::domain::{Channel, RecordIds};
 use crate::records::{Loaded, NoAddress, RecordSet, SourceError};
+use crate::templates::Preview;
+
+/// A template filled in and not sent.
+pub struct Tried {
+    pub preview: Preview,
+    /// What it was filled with, beside the given data.
+    pub records: RecordSet,
+}
 
 impl Delivery {
     /// The records of many notifications, and those that they link to: at most one query per kind and step.
     pub(super) async fn records_of(&self, ids: &[RecordIds]) -> Result<Loaded, SourceError> {
         self.context.load(ids).await
+    }
+
+    /// Fills a template in for looking at it. `locale` stands for the reader's.
+    pub async fn try_out(
+        &self,
+        body: &TemplateBody,
+        ids: &RecordIds,
+        data: &Map<String, Value>,
+        locale: Option<&str>,
+    ) -> Result<Tried, DirectError> {
+        let records = self.records_of(std::slice::from_ref(ids)).await?.of(ids);
+        let data = Value::Object(records.data(data));
+        let preview = self.renderer.preview(body, &data, locale);
+        let preview = preview.map_err(|error| DirectError::Refused(vec![Refusal::of_rendering(&error)]))?;
+        Ok(Tried { preview, records })
     }
 }
 

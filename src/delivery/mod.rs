@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::{IdempotencyKey, Refusal, SendRequest};
+pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use lease::Lease;
 

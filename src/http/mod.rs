@@ -8,6 +8,7 @@ mod extract;
 mod health;
 mod idempotency;
 mod notifications;
+mod preview;
 pub mod problem;
 mod records;
 mod request_id;
@@ -104,6 +105,8 @@ fn described() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(notifications::show))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
+        .routes(routes!(preview::preview))
+        .routes(routes!(preview::test))
         .routes(routes!(records::list))
         .routes(routes!(records::show, records::replace, records::change, records::delete))
         .routes(routes!(suppressions::list, suppressions::create))
