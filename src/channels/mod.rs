@@ -5,6 +5,7 @@
 //! retries, pauses and records are `delivery`'s.
 
 pub mod accounts;
+pub mod codes;
 mod endpoint;
 pub mod http_client;
 pub mod outcomes;
