@@ -7,10 +7,13 @@
 pub mod accounts;
 pub mod codes;
 mod endpoint;
+pub mod gateway;
 pub mod http_client;
 pub mod outcomes;
 pub mod telegram;
 pub mod telegram_codes;
+pub mod twilio;
+pub mod twilio_codes;
 pub mod whatsapp;
 pub mod whatsapp_codes;
 
@@ -20,8 +23,10 @@ use async_trait::async_trait;
 
 pub use accounts::{Accounts, UnknownAccount};
 pub use endpoint::ConfigProblem;
+pub use gateway::Gateway;
 pub use http_client::HttpClient;
 pub use telegram::Telegram;
+pub use twilio::Twilio;
 pub use whatsapp::WhatsApp;
 
 use crate::domain::{AccountRef, Outcome, OutgoingMessage};

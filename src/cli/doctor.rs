@@ -228,7 +228,7 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
         checks.push(Check::problem(
             "accounts",
             "there is none: nothing can be sent",
-            "give a [whatsapp.main] or [telegram.main] section; `vestnik simulator` prints settings to try with",
+            "give a [whatsapp.main], [telegram.main] or [sms.main] section; `vestnik simulator` prints settings to try with",
         ));
     }
     // Each has its own time limit; one after the other keeps the order of the lines.
@@ -237,7 +237,7 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
         checks.push(match provider.check(ACCOUNT_TIME).await {
             Ok(said) => Check::ok(name, said),
             Err(said) => {
-                let hint = format!("look at token and base_url of [{}]", provider.account());
+                let hint = format!("look at the credentials and the address in [{}]", provider.account());
                 Check::problem(name, said, hint)
             }
         });

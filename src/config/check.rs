@@ -25,7 +25,8 @@ impl Settings {
         }
         for (name, account) in &self.whatsapp {
             let path = format!("whatsapp.{name}");
-            self.check_account(&path, name, &account.token, &account.base_url, &account.limits)?;
+            self.check_account(&path, name, &account.limits)?;
+            self.check_token(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
             let id = &account.phone_number_id;
             let digits = !id.is_empty() && id.chars().all(|c| c.is_ascii_digit());
@@ -33,10 +34,29 @@ impl Settings {
         }
         for (name, account) in &self.telegram {
             let path = format!("telegram.{name}");
-            self.check_account(&path, name, &account.token, &account.base_url, &account.limits)?;
+            self.check_account(&path, name, &account.limits)?;
+            self.check_token(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
         }
-        Ok(())
+        for (name, account) in &self.sms {
+            let path = format!("sms.{name}");
+            self.check_account(&path, name, &account.limits)?;
+            self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
+            let sections =
+                [account.twilio.is_some(), account.http.is_some()].into_iter().filter(|given| *given).count();
+            self.hold(sections == 1, &path, &format!("needs one of the sections [{path}.twilio] and [{path}.http]"))?;
+        }
+        self.check_public_url()
+    }
+
+    /// Twilio, for one, calls no host with an underscore in it (its own documentation of `StatusCallback`).
+    fn check_public_url(&self) -> Result<(), ConfigError> {
+        let Some(url) = &self.http.public_url else { return Ok(()) };
+        let rest = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or_default();
+        let host = rest.split('/').next().unwrap_or_default();
+        let is_base = !host.is_empty() && !url.contains(['?', '#', '@']) && !url.contains(char::is_whitespace);
+        self.hold(is_base, "http.public_url", "expected a URL like https://notify.example.com, without a query")?;
+        self.hold(!host.contains('_'), "http.public_url", "its host holds an underscore, which providers refuse")
     }
 
     fn check_figures(&self) -> Result<(), ConfigError> {
@@ -79,25 +99,21 @@ impl Settings {
         self.hold(has_query, "records.sql", "has no query: give contact, lead, deal or company")
     }
 
-    fn check_account(
-        &self,
-        path: &str,
-        name: &str,
-        token: &SecretString,
-        base_url: &str,
-        limits: &LimitSettings,
-    ) -> Result<(), ConfigError> {
+    fn check_account(&self, path: &str, name: &str, limits: &LimitSettings) -> Result<(), ConfigError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         let named_well = (1..=ACCOUNT_NAME_CHARS).contains(&name.len()) && name.chars().all(plain);
         self.hold(named_well, path, "an account's name is 1 to 40 of `a-z 0-9 _ -`")?;
-        self.hold(!token.expose_secret().trim().is_empty(), &format!("{path}.token"), "is empty")?;
-        let is_url = ["http://", "https://"].iter().any(|scheme| base_url.starts_with(scheme));
-        self.hold(is_url, &format!("{path}.base_url"), "expected http://… or https://…")?;
         let rate_fits = limits.per_second.is_finite() && limits.per_second > 0.0;
         self.hold(rate_fits, &format!("{path}.limits.per_second"), "must be more than 0")?;
         self.hold(limits.burst > 0, &format!("{path}.limits.burst"), "must be more than 0")?;
         let share_fits = (0.0..=1.0).contains(&limits.direct_share);
         self.hold(share_fits, &format!("{path}.limits.direct_share"), "must be from 0 to 1")
+    }
+
+    fn check_token(&self, path: &str, token: &SecretString, base_url: &str) -> Result<(), ConfigError> {
+        self.hold(!token.expose_secret().trim().is_empty(), &format!("{path}.token"), "is empty")?;
+        let is_url = ["http://", "https://"].iter().any(|scheme| base_url.starts_with(scheme));
+        self.hold(is_url, &format!("{path}.base_url"), "expected http://… or https://…")
     }
 
     fn check_timeouts(&self, path: &str, connect_ms: u64, total_ms: u64) -> Result<(), ConfigError> {

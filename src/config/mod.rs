@@ -12,6 +12,7 @@ pub mod limits;
 pub mod log;
 pub mod queue;
 pub mod records;
+pub mod sms;
 pub mod telegram;
 pub mod templates;
 pub mod whatsapp;
@@ -50,6 +51,9 @@ pub struct Settings {
     /// By account name.
     #[serde(default)]
     pub telegram: BTreeMap<String, telegram::TelegramSettings>,
+    /// By account name.
+    #[serde(default)]
+    pub sms: BTreeMap<String, sms::SmsSettings>,
     /// Which layer each setting that is not a default came from, by its path.
     #[serde(skip)]
     origins: BTreeMap<String, String>,
