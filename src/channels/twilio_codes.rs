@@ -24,7 +24,10 @@ pub const CODES: &[CodeRow] = &[
     one(21212, ChannelDown(Config), "the sender is not valid"),
     one(21603, ChannelDown(Config), "neither a sender nor a Messaging Service"),
     one(21606, ChannelDown(Config), "the sender is not a number of this account, or cannot send SMS"),
+    one(21609, ChannelDown(Config), "http.public_url makes no URL that Twilio would call"),
     one(21659, ChannelDown(Config), "the sender is not a number of Twilio's"),
+    one(21705, ChannelDown(Config), "no such Messaging Service"),
+    one(21910, ChannelDown(Config), "the sender belongs to another channel"),
     one(30002, ChannelDown(Suspended), "the account was suspended"),
     // Only what goes to the United States is refused, and all of it.
     one(30032, ChannelDown(Config), "the toll-free sender is not verified"),
@@ -54,6 +57,7 @@ pub const CODES: &[CodeRow] = &[
     one(30005, Permanent(Recipient), "the number is unknown or no longer in use"),
     one(30006, Permanent(Recipient), "a landline, or a carrier that cannot be reached"),
     one(63024, Permanent(Recipient), "not a valid recipient of this channel"),
+    one(21266, Permanent(Recipient), "the recipient is the sender"),
     one(21408, Permanent(Policy), "the account may not send to this country: see its geo permissions"),
     one(30004, Permanent(Policy), "blocked by the recipient or the carrier"),
     one(30007, Permanent(Policy), "filtered as spam: the same text would be again"),
