@@ -71,6 +71,7 @@ impl App {
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
             engine,
+            records: Arc::clone(&records),
             providers: providers(settings)?,
             clock: Arc::clone(&clock),
             options: delivery_options(settings),

@@ -13,6 +13,7 @@ pub mod notification;
 pub mod recipient;
 pub mod record;
 pub mod retry;
+pub mod sms;
 pub mod template;
 
 pub use account::{AccountId, AccountRef};

@@ -8,7 +8,9 @@ mod extract;
 mod health;
 mod idempotency;
 mod notifications;
+mod preview;
 pub mod problem;
+mod records;
 mod request_id;
 mod server;
 mod suppressions;
@@ -74,6 +76,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
         (name = "operations", description = "Health and figures")
@@ -102,6 +105,10 @@ fn described() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
         .routes(routes!(notifications::show))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
+        .routes(routes!(preview::preview))
+        .routes(routes!(preview::test))
+        .routes(routes!(records::list))
+        .routes(routes!(records::show, records::replace, records::change, records::delete))
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::delete));
     let open = OpenApiRouter::new()

@@ -9,6 +9,7 @@ mod http;
 mod idempotency;
 mod outcomes;
 mod processes;
+mod records;
 mod server;
 mod stopping;
 mod world;

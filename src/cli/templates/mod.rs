@@ -1,5 +1,7 @@
 //! `vestnik templates`: texts with variables, kept by the server.
 
+mod files;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +18,11 @@ Examples:
   echo '{\"text\": \"Здравствуйте, {{ name }}!\"}' | vestnik templates save hello -
   vestnik templates show order-ready --version 1
   vestnik templates list --json
+  vestnik templates export templates/         # a file each, to keep in git …
+  vestnik templates apply templates/          # … and back: shows the difference first
 
-A file holds the parts of a template: text, telegramHtml, whatsappTemplate (name, language, header, body, buttons).";
+A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language,
+header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
 
 /// List, show, save and delete templates.
 #[derive(Debug, clap::Args)]
@@ -57,6 +62,20 @@ enum TemplatesCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Save what differs in a folder of files, after the difference was shown.
+    Apply {
+        #[command(flatten)]
+        args: files::ApplyArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Write each template to a file of a folder.
+    Export {
+        #[command(flatten)]
+        args: files::ExportArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Delete one. Its versions stay readable for what was sent with them.
     Delete {
         /// Its name.
@@ -71,7 +90,6 @@ pub async fn run(
     settings: impl FnOnce() -> anyhow::Result<Settings>,
     printer: Printer,
 ) -> anyhow::Result<Ended> {
-    let path = |id: &str| format!("/v1/templates/{}", encode(id));
     match args.command {
         TemplatesCommand::List { limit, server } => {
             let client = Client::find(server, settings)?;
@@ -87,8 +105,15 @@ pub async fn run(
             let body = load(&file)?;
             let saved = Client::find(server, settings)?.put(&path(&id), &body).await?;
             printer.either(&saved, || {
-                format!("saved {}, version {}; {}\n", field(&saved, "id"), field(&saved, "version"), variables(&saved))
+                let (id, version) = (field(&saved, "id"), field(&saved, "version"));
+                format!("saved {id}, version {version}; {}\n{}", variables(&saved), warnings(&saved))
             })?;
+        }
+        TemplatesCommand::Apply { args, server } => {
+            return files::apply(args, &Client::find(server, settings)?, printer).await;
+        }
+        TemplatesCommand::Export { args, server } => {
+            return files::export(args, &Client::find(server, settings)?, printer).await;
         }
         TemplatesCommand::Delete { id, server } => {
             Client::find(server, settings)?.delete(&path(&id)).await?;
@@ -98,7 +123,12 @@ pub async fn run(
     Ok(Ended::Well)
 }
 
-fn load(file: &Path) -> anyhow::Result<Value> {
+fn path(id: &str) -> String {
+    format!("/v1/templates/{}", encode(id))
+}
+
+/// A template's file, or JSON from standard input.
+pub(super) fn load(file: &Path) -> anyhow::Result<Value> {
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
@@ -134,9 +164,37 @@ fn list_in_words(items: &[Value], more: bool) -> String {
     text
 }
 
+const PARTS: [&str; 6] = ["text", "smsText", "whatsappText", "whatsappTemplate", "telegramHtml", "email"];
+
+/// `text,email ru; text en`.
 fn parts(saved: &Value) -> String {
-    let names = ["text", "telegramHtml", "whatsappTemplate"];
-    names.into_iter().filter(|name| !saved[*name].is_null()).collect::<Vec<_>>().join(",")
+    let of = |variant: &Value| PARTS.into_iter().filter(|name| !variant[*name].is_null()).collect::<Vec<_>>().join(",");
+    let mut all = of(saved);
+    if let Some(locale) = saved["locale"].as_str() {
+        all.push_str(&format!(" {}", printable(locale)));
+    }
+    for (locale, variant) in saved["locales"].as_object().into_iter().flatten() {
+        all.push_str(&format!("; {} {}", of(variant), printable(locale)));
+    }
+    all
+}
+
+/// A line for each thing worth a look.
+pub(super) fn warnings(saved: &Value) -> String {
+    let line = |warning: &Value| {
+        let place = &warning["place"];
+        match place["part"].as_str() {
+            None | Some("") => format!("warning: {}\n", field(warning, "message")),
+            Some(part) => format!(
+                "warning: {}, line {}, column {}: {}\n",
+                printable(part),
+                field(place, "line"),
+                field(place, "column"),
+                field(warning, "message")
+            ),
+        }
+    };
+    saved["warnings"].as_array().into_iter().flatten().map(line).collect()
 }
 
 fn variables(saved: &Value) -> String {
@@ -147,24 +205,41 @@ fn variables(saved: &Value) -> String {
 
 fn in_words(saved: &Value) -> String {
     let mut text = format!(
-        "{}, version {}, saved {}\n{}\n",
+        "{}, version {}, saved {}\n{}\n{}",
         field(saved, "id"),
         field(saved, "version"),
         field(saved, "savedAt"),
         variables(saved),
+        warnings(saved),
     );
-    for part in ["description", "policy", "text", "telegramHtml"] {
-        if let Some(source) = saved[part].as_str() {
-            text.push_str(&format!("\n{part}:\n"));
-            for line in source.lines() {
-                text.push_str(&format!("  {}\n", printable(line)));
-            }
-        }
+    for part in ["description", "policy", "locale"] {
+        part_in_words(&mut text, part, &saved[part]);
     }
-    if saved["whatsappTemplate"].is_object() {
-        // A Value always becomes JSON.
-        let template = serde_json::to_string_pretty(&saved["whatsappTemplate"]).unwrap_or_default();
-        text.push_str(&format!("\nwhatsappTemplate:\n{template}\n"));
+    variant_in_words(&mut text, "", saved);
+    for (locale, variant) in saved["locales"].as_object().into_iter().flatten() {
+        variant_in_words(&mut text, &format!("{} ", printable(locale)), variant);
     }
     text
+}
+
+fn variant_in_words(text: &mut String, locale: &str, variant: &Value) {
+    for part in PARTS {
+        part_in_words(text, &format!("{locale}{part}"), &variant[part]);
+    }
+    for part in ["subject", "html", "text"] {
+        part_in_words(text, &format!("{locale}email {part}"), &variant["email"][part]);
+    }
+}
+
+fn part_in_words(text: &mut String, name: &str, part: &Value) {
+    if let Some(source) = part.as_str() {
+        text.push_str(&format!("\n{name}:\n"));
+        for line in source.lines() {
+            text.push_str(&format!("  {}\n", printable(line)));
+        }
+    } else if part.is_object() && !name.ends_with("email") {
+        // A Value always becomes JSON.
+        let json = serde_json::to_string_pretty(part).unwrap_or_default();
+        text.push_str(&format!("\n{name}:\n{json}\n"));
+    }
 }
