@@ -5,6 +5,7 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+mod fields;
 pub mod keys;
 pub mod ledger;
 pub mod lookup;
@@ -14,6 +15,7 @@ mod plan;
 pub mod postgres;
 pub mod records;
 mod recovery;
+mod search;
 pub mod sql;
 pub mod sqlite;
 pub mod suppressions;
@@ -44,7 +46,9 @@ use crate::domain::Clock;
 
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
-pub trait Store: Ledger + Lookup + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static {
+pub trait Store:
+    Ledger + Lookup + Records + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+{
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;
 

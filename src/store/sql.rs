@@ -182,6 +182,40 @@ impl Statement {
     }
 }
 
+/// One statement for many rows of values.
+#[derive(Clone, Copy, Debug)]
+pub struct RowsStatement {
+    /// In it, `ROWS` is a table of the columns.
+    pub sql: &'static str,
+    pub columns: &'static [(&'static str, ColumnType)],
+}
+
+/// What a column of given rows holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    Small,
+    Big,
+    Text,
+    /// Words with spaces between them, for the index of words.
+    Words,
+}
+
+/// How an engine writes a question for words, and how it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchSyntax {
+    /// Around a word that is a beginning.
+    pub before: &'static str,
+    pub after: &'static str,
+    pub and: &'static str,
+    pub or: &'static str,
+    /// Table and condition where few records match. `PLACE` is the bound question.
+    pub few: (&'static str, &'static str),
+    /// The same where many do, so that a walk in order of id soon has its page.
+    pub many: (&'static str, &'static str),
+    /// A row if many match; none where the engine's planner knows that by itself.
+    pub are_many: Option<&'static str>,
+}
+
 /// What both engines offer for everything off the hot path.
 #[async_trait]
 pub trait Sql: Send + Sync {
@@ -190,6 +224,18 @@ pub trait Sql: Send + Sync {
 
     /// Statements as one durable change, in order; the rows each of those that were run returned.
     async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError>;
+
+    /// One statement for many rows, as bulk work that gives way to all else. What it returned, in no order. Each row is
+    /// written durably and in full or not at all; they need not all share one commit.
+    async fn write_rows(
+        &self,
+        doing: &'static str,
+        statement: RowsStatement,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// How records are searched for words.
+    fn search_syntax(&self) -> &'static SearchSyntax;
 
     /// A query with a row for every id in the lists `ids` of a table of ours: `member`, and the list's own columns
     /// `beside` it.

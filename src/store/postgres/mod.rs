@@ -24,9 +24,10 @@ use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use self::connection::from_postgres;
+use super::fields::{HasKnownFields, KnownFields};
 use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
-use super::sql::{Row, Sql, Statement, Value};
+use super::sql::{ColumnType, Row, RowsStatement, SearchSyntax, Sql, Statement, Value};
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, recovery,
@@ -42,6 +43,7 @@ pub struct Postgres {
     ids: Arc<IdSource>,
     call_timeout: Duration,
     lease: Duration,
+    fields: KnownFields,
     urgent_accept: Committer<Accept, Accepted>,
     bulk_accept: Committer<Accept, Accepted>,
     urgent_open: Committer<Open, Vec<Opened>>,
@@ -99,6 +101,7 @@ impl Postgres {
             ids,
             call_timeout: options.call_timeout,
             lease: options.lease,
+            fields: KnownFields::default(),
             urgent_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(urgent.clone(), group)),
             bulk_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(bulk.clone(), group)),
             urgent_open: Committer::start(&tracker, GROUP_ROWS, move |group| open::commit(opening.clone(), group)),
@@ -254,6 +257,12 @@ impl recovery::HasIds for Postgres {
     }
 }
 
+impl HasKnownFields for Postgres {
+    fn known_fields(&self) -> &KnownFields {
+        &self.fields
+    }
+}
+
 impl recovery::LedgerClock for Postgres {
     fn now_sql(&self) -> String {
         "vestnik_now()".into()
@@ -295,6 +304,32 @@ impl Sql for Postgres {
         .await
     }
 
+    async fn write_rows(
+        &self,
+        doing: &'static str,
+        statement: RowsStatement,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, StoreError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = statement.sql.replace("ROWS", &unnested(statement.columns));
+        on_connection(&self.pool, self.call_timeout, doing, move |client| {
+            Box::pin(async move {
+                let statement = client.prepare_cached(&sql).await.map_err(|error| from_postgres(doing, error))?;
+                let columns: Vec<Vec<&Value>> =
+                    (0..statement.params().len()).map(|column| rows.iter().map(|row| &row[column]).collect()).collect();
+                query(client, doing, &statement, &columns).await
+            })
+        })
+        .await
+    }
+
+    fn search_syntax(&self) -> &'static SearchSyntax {
+        const MATCHES: (&str, &str) = ("records", "words @@ CAST(PLACE AS text)::tsquery");
+        &SearchSyntax { before: "'", after: "':*", and: " & ", or: " | ", few: MATCHES, many: MATCHES, are_many: None }
+    }
+
     fn members(&self, table: &str, beside: &[&str]) -> String {
         let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
         format!("SELECT unnest(ids) AS member{beside} FROM {table}")
@@ -320,7 +355,7 @@ impl Sql for Postgres {
                 let mut results = Vec::with_capacity(queries.len());
                 for sql in &queries {
                     let statement = client.prepare(sql).await.map_err(failed)?;
-                    results.push(query(client, doing, &statement, &[]).await?);
+                    results.push(query(client, doing, &statement, &[Value::Null; 0]).await?);
                 }
                 client.batch_execute("COMMIT").await.map_err(failed)?;
                 Ok(results)
@@ -328,6 +363,24 @@ impl Sql for Postgres {
         })
         .await
     }
+}
+
+/// Rows given as an array for each column.
+fn unnested(columns: &[(&'static str, ColumnType)]) -> String {
+    let (mut arrays, mut names, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, (name, column_type)) in columns.iter().enumerate() {
+        let (array, result) = match column_type {
+            ColumnType::Small => ("smallint[]", (*name).to_owned()),
+            ColumnType::Big => ("bigint[]", (*name).to_owned()),
+            ColumnType::Text => ("text[]", (*name).to_owned()),
+            ColumnType::Words => ("text[]", format!("{name}::tsvector AS {name}")),
+        };
+        arrays.push(format!("${}::{array}", place + 1));
+        names.push(*name);
+        results.push(result);
+    }
+    let (arrays, names, results) = (arrays.join(", "), names.join(", "), results.join(", "));
+    format!("(SELECT {results} FROM unnest({arrays}) AS u ({names}))")
 }
 
 fn micros(duration: Duration) -> i64 {
@@ -338,7 +391,7 @@ async fn query(
     client: &Object,
     doing: &'static str,
     statement: &tokio_postgres::Statement,
-    values: &[Value],
+    values: &[impl ToSql + Sync],
 ) -> Result<Vec<Row>, StoreError> {
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
     let rows = client.query(statement, &values).await.map_err(|error| from_postgres(doing, error))?;

@@ -15,9 +15,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ToSql, params};
 
 use self::connection::{Connections, from_sqlite};
+use super::fields::{HasKnownFields, KnownFields};
 use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
-use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
+use super::sql::{Row, RowsStatement, SearchSyntax, Sql, Statement, Value, for_sqlite, ids_to_bytes};
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, migrations, recovery,
@@ -30,6 +31,7 @@ pub struct Sqlite {
     opens: Arc<OpenSets>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
+    fields: KnownFields,
     /// Held as long as the ledger is open for writing: a second process is refused, and every earlier epoch is known
     /// to be dead.
     _lock: Option<File>,
@@ -58,7 +60,7 @@ impl Sqlite {
 
     fn new(connections: Connections, clock: Arc<dyn Clock>, lock: Option<File>) -> Self {
         let ids = Arc::new(IdSource::new(Arc::clone(&clock)));
-        Sqlite { connections, opens: Arc::default(), ids, clock, _lock: lock }
+        Sqlite { connections, opens: Arc::default(), ids, clock, fields: KnownFields::default(), _lock: lock }
     }
 }
 
@@ -186,6 +188,12 @@ impl recovery::HasIds for Sqlite {
     }
 }
 
+impl HasKnownFields for Sqlite {
+    fn known_fields(&self) -> &KnownFields {
+        &self.fields
+    }
+}
+
 impl recovery::LedgerClock for Sqlite {
     fn now_sql(&self) -> String {
         self.clock.now().as_microsecond().to_string()
@@ -214,6 +222,41 @@ impl Sql for Sqlite {
         self.connections.write(doing, Urgency::Urgent, run, drop).await
     }
 
+    async fn write_rows(
+        &self,
+        doing: &'static str,
+        statement: RowsStatement,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let columns = statement.columns.iter().enumerate();
+        let columns: Vec<_> = columns.map(|(place, (name, _))| format!("?{} AS {name}", place + 1)).collect();
+        let sql: Arc<str> = statement.sql.replace("ROWS", &format!("(SELECT {})", columns.join(", "))).into();
+        // All jobs are handed over before the first is waited for: the writer fits as many as it may into each commit.
+        let jobs = bulk_jobs(rows).into_iter().map(|rows| {
+            let sql = Arc::clone(&sql);
+            let run = move |db: &Connection| {
+                let returned =
+                    rows.iter().map(|values| query(db, doing, &sql, values)).collect::<Result<Vec<_>, _>>()?;
+                Ok(returned.into_iter().flatten().collect::<Vec<_>>())
+            };
+            self.connections.write(doing, Urgency::Bulk, run, drop)
+        });
+        Ok(futures::future::try_join_all(jobs).await?.into_iter().flatten().collect())
+    }
+
+    fn search_syntax(&self) -> &'static SearchSyntax {
+        &SearchSyntax {
+            before: "\"",
+            after: "\"*",
+            and: " AND ",
+            or: " OR ",
+            few: ("records NOT INDEXED", "row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
+            many: ("records", "+row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
+            // Where one in 500 of a million matches, a page of 100 is found within 50,000 records.
+            are_many: Some("SELECT 1 FROM record_words WHERE record_words MATCH $1 LIMIT 1 OFFSET 2000"),
+        }
+    }
+
     fn members(&self, table: &str, beside: &[&str]) -> String {
         let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
         format!(
@@ -236,6 +279,26 @@ impl Sql for Sqlite {
             })
             .await
     }
+}
+
+/// Rows in portions that the writer is done with in a millisecond or two.
+fn bulk_jobs(rows: Vec<Vec<Value>>) -> Vec<Vec<Vec<Value>>> {
+    const MOST_ROWS: usize = 32;
+    const MOST_BYTES: usize = 32 * 1024;
+    let mut jobs: Vec<Vec<_>> = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        let texts = row.iter().map(|value| if let Value::Text(text) = value { text.len() } else { 0 });
+        bytes += texts.sum::<usize>();
+        match jobs.last_mut() {
+            Some(job) if job.len() < MOST_ROWS && bytes < MOST_BYTES => job.push(row),
+            _ => {
+                jobs.push(vec![row]);
+                bytes = 0;
+            }
+        }
+    }
+    jobs
 }
 
 fn query(db: &Connection, doing: &'static str, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {

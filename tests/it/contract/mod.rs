@@ -3,4 +3,5 @@
 mod http_client;
 mod ledger;
 mod provider;
+mod records;
 mod verify;
