@@ -163,6 +163,12 @@ mod tests {
             wrong("id;name", &["Nmae=name"]),
             wrong("id;name", &["id="]),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r"
+        no column is the id: map one to it, like “Number=id”; the header has “Телефон”, “Имя”
+        the columns “Телефон” and “Моб. тел.” both fill the field phone: map one of them to another field, or to none with “Моб. тел.=”
+        the columns “address” and “address.city” both fill the field address: map one of them to another field, or to none with “address.city=”
+        there is no column “Nmae” to map; the header has “id”, “name”
+        no column is the id: map one to it, like “Number=id”; the header has “id”, “name”
+        ");
     }
 }

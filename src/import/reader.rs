@@ -298,7 +298,12 @@ mod tests {
                 .as_bytes(),
         );
         assert_eq!(ended, Ok(()));
-        insta::assert_snapshot!(rows.join("\n"), @"");
+        insta::assert_snapshot!(rows.join("\n"), @r#"
+        2: 1 {"name":"Анна","phone":"+79991234567"}
+        4: rejected, phone: not a valid phone number: give it with its country code, like +7 999 123-45-67
+        7: rejected, 2 cells; the header has 4
+        8: rejected, there is no id
+        "#);
         let found = found.unwrap();
         assert_eq!((found.format, found.encoding), (Format::Csv, TextEncoding::Utf8));
         assert_eq!((found.delimiter.unwrap().as_char(), found.columns.len()), (';', 4));
@@ -316,7 +321,15 @@ mod tests {
             {"id": "4", "n": 1e999}"#;
         let (rows, ended, found) = whole(text.as_bytes());
         assert_eq!(ended, Ok(()));
-        insta::assert_snapshot!(rows.join("\n"), @"");
+        insta::assert_snapshot!(rows.join("\n"), @r#"
+        1: 1 {"name":"Анна","tags":["vip"]}
+        3: 2 {"phone":null}
+        4: rejected, this is JSON, but no object
+        5: rejected, this is no JSON: EOF while parsing an object at character 8
+        6: rejected, there is no id
+        7: rejected, id: expected a text or a number
+        8: rejected, this is no JSON: number out of range at character 22
+        "#);
         assert_eq!(found.unwrap().format, Format::Ndjson);
         let map = vec![Mapping::parse("key=id").unwrap(), Mapping::parse("secret=").unwrap()];
         let (rows, ..) = read(ImportOptions { map, ..options() }, [&br#"{"key": 1, "secret": 2, "a": 3}"#[..]]);
@@ -366,7 +379,17 @@ mod tests {
             problem(format!("id,name\n1,{}\n", "x".repeat(2_000_000)).as_bytes()),
             problem(wide.as_bytes()),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r"
+        line 1: there is no header: the first row names the columns
+        line 1: there is no header: the first row names the columns
+        line 1: this is an Excel workbook (.xlsx) or another ZIP archive, no text: export it as CSV in UTF-8
+        line 1: this is one JSON array: write one object a line instead, as `jq -c '.[]'` does
+        line 3: a quote that is opened in the row that begins here is not closed before the end of the file
+        line 3: there are NUL bytes here: this is no text, or text in UTF-16 that was not recognised; save it as CSV in UTF-8, or say its encoding
+        line 2: there are NUL bytes here: this is no text, or text in UTF-16 that was not recognised; save it as CSV in UTF-8, or say its encoding
+        line 2: the row that begins here is longer than 1024 KiB: is there a quote in it that is not closed?
+        line 1: there are more than 1000 columns: is it the right delimiter?
+        ");
         // What was read before counts.
         assert_eq!(whole(b"id,name\n1,a\n2,\"b\n3,c\n").0.len(), 1);
         let none = ImportOptions { format: Some(Format::Ndjson), ..options() };
@@ -397,7 +420,9 @@ mod tests {
         prop::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
     }
 
+    // Enough to hit every state, in a build without optimisation.
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn pieces_change_nothing(text in hostile(), cuts in prop::collection::vec(1_usize..9, 1..5)) {
             let expected = whole(&text);
@@ -411,6 +436,14 @@ mod tests {
         }
 
         #[test]
+        fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let _ = whole(&bytes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+        #[test]
         fn pieces_of_a_long_file_change_nothing(rows in 6_000_usize..9_000, size in 1_000_usize..70_000, broken: bool) {
             let mut text = "id;имя\n".to_owned().into_bytes();
             for id in 0..rows {
@@ -420,11 +453,6 @@ mod tests {
                 text.extend_from_slice(b"x;\xFF\ny;\"");
             }
             prop_assert_eq!(read(options(), text.chunks(size)), whole(&text));
-        }
-
-        #[test]
-        fn any_bytes_are_read_to_an_end(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
-            let _ = whole(&bytes);
         }
     }
 }

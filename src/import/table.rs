@@ -58,8 +58,7 @@ impl Table {
             reader: ReaderBuilder::new().delimiter(delimiter.byte()).build(),
             text: vec![0; TEXT_BYTES],
             text_used: 0,
-            // One more, which says that there are too many.
-            ends: vec![0; MOST_COLUMNS + 1],
+            ends: vec![0; MOST_COLUMNS],
             ends_used: 0,
             given_bytes: 0,
             first_line: 1,

@@ -1,5 +1,7 @@
 //! `vestnik templates`: texts with variables, kept by the server.
 
+mod files;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,8 @@ Examples:
   echo '{\"text\": \"Здравствуйте, {{ name }}!\"}' | vestnik templates save hello -
   vestnik templates show order-ready --version 1
   vestnik templates list --json
+  vestnik templates export templates/         # a file each, to keep in git …
+  vestnik templates apply templates/          # … and back: shows the difference first
 
 A file holds the parts of a template: text, telegramHtml, whatsappTemplate (name, language, header, body, buttons).";
 
@@ -57,6 +61,20 @@ enum TemplatesCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Save what differs in a folder of files, after the difference was shown.
+    Apply {
+        #[command(flatten)]
+        args: files::ApplyArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Write each template to a file of a folder.
+    Export {
+        #[command(flatten)]
+        args: files::ExportArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Delete one. Its versions stay readable for what was sent with them.
     Delete {
         /// Its name.
@@ -71,7 +89,6 @@ pub async fn run(
     settings: impl FnOnce() -> anyhow::Result<Settings>,
     printer: Printer,
 ) -> anyhow::Result<Ended> {
-    let path = |id: &str| format!("/v1/templates/{}", encode(id));
     match args.command {
         TemplatesCommand::List { limit, server } => {
             let client = Client::find(server, settings)?;
@@ -87,8 +104,15 @@ pub async fn run(
             let body = load(&file)?;
             let saved = Client::find(server, settings)?.put(&path(&id), &body).await?;
             printer.either(&saved, || {
-                format!("saved {}, version {}; {}\n", field(&saved, "id"), field(&saved, "version"), variables(&saved))
+                let head = format!("saved {}, version {}", field(&saved, "id"), field(&saved, "version"));
+                format!("{head}; {}\n{}", variables(&saved), warnings(&id, &saved))
             })?;
+        }
+        TemplatesCommand::Apply { args, server } => {
+            return files::apply(args, &Client::find(server, settings)?, printer).await;
+        }
+        TemplatesCommand::Export { args, server } => {
+            return files::export(args, &Client::find(server, settings)?, printer).await;
         }
         TemplatesCommand::Delete { id, server } => {
             Client::find(server, settings)?.delete(&path(&id)).await?;
@@ -96,6 +120,16 @@ pub async fn run(
         }
     }
     Ok(Ended::Well)
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/templates/{}", encode(id))
+}
+
+/// What the server warns of when it checks a template.
+fn warnings(id: &str, checked: &Value) -> String {
+    let warnings = checked["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    warnings.iter().map(|warning| format!("warning: {}: {}\n", printable(id), field(warning, "detail"))).collect()
 }
 
 fn load(file: &Path) -> anyhow::Result<Value> {

@@ -1,0 +1,301 @@
+//! `vestnik templates apply` and `export`: a team keeps its templates as files, in git.
+//!
+//! A file is one template, `ID.toml` or `ID.json`. Nothing is saved before all files were checked by the server and
+//! the difference was shown.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use similar::{ChangeTag, TextDiff};
+
+use super::{load, path};
+use crate::cli::client::{Client, printable};
+use crate::cli::{Ended, Printer};
+use crate::domain::TemplateId;
+use crate::domain::template::TemplateBody;
+
+/// What the server adds to a template's own parts.
+const NOT_OF_THE_AUTHOR: [&str; 5] = ["id", "version", "savedAt", "variables", "warnings"];
+/// Unchanged lines shown around a change.
+const CONTEXT_LINES: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ApplyArgs {
+    /// A folder of `ID.toml` and `ID.json`.
+    pub(super) dir: PathBuf,
+    /// Do not ask.
+    #[arg(long, conflicts_with = "check")]
+    pub(super) yes: bool,
+    /// Only show the difference; exit code 1 if there is one.
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Delete templates that have no file.
+    #[arg(long)]
+    pub(super) prune: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// The folder to write `ID.toml` to; made if it is not there.
+    pub(super) dir: PathBuf,
+    /// Overwrite files that say something else.
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// What a file and the server say differently of one template.
+enum Change {
+    New(TemplateBody),
+    Changed { old: TemplateBody, new: TemplateBody },
+    Gone(TemplateBody),
+}
+
+impl Change {
+    fn word(&self) -> &'static str {
+        match self {
+            Change::New(_) => "new",
+            Change::Changed { .. } => "changed",
+            Change::Gone(_) => "deleted",
+        }
+    }
+}
+
+pub(super) async fn apply(args: ApplyArgs, client: &Client, printer: Printer) -> anyhow::Result<Ended> {
+    let files = read_folder(&args.dir)?;
+    let kept = all(client).await?;
+    let changes = changes(files, &kept, args.prune)?;
+    let summary: Vec<_> = changes.iter().map(|(id, change)| json!({ "id": id, "change": change.word() })).collect();
+    if changes.is_empty() {
+        printer.either(&json!({ "changes": summary, "applied": false }), || "nothing differs\n".into())?;
+        return Ok(Ended::Well);
+    }
+    let warnings = check_all(client, &changes).await?;
+    if !printer.is_json() {
+        for (id, change) in &changes {
+            printer.text(&difference(id, change)?)?;
+        }
+        printer.text(&warnings)?;
+    }
+    if args.check {
+        printer.either(&json!({ "changes": summary, "applied": false }), String::new)?;
+        return Ok(Ended::Badly);
+    }
+    if !args.yes && !agreed(changes.len())? {
+        printer.either(&json!({ "changes": summary, "applied": false }), || "nothing was changed\n".into())?;
+        return Ok(Ended::Badly);
+    }
+    for (id, change) in &changes {
+        match change {
+            Change::New(body) | Change::Changed { new: body, .. } => {
+                client.put(&path(id), &serde_json::to_value(body)?).await.with_context(|| format!("saving {id}"))?;
+            }
+            Change::Gone(_) => {
+                client.delete(&path(id)).await.with_context(|| format!("deleting {id}"))?;
+            }
+        }
+    }
+    printer.either(&json!({ "changes": summary, "applied": true }), || {
+        changes.iter().map(|(id, change)| format!("{:<8} {id}\n", change.word())).collect()
+    })?;
+    Ok(Ended::Well)
+}
+
+pub(super) async fn export(args: ExportArgs, client: &Client, printer: Printer) -> anyhow::Result<Ended> {
+    let dir = args.dir.display();
+    std::fs::create_dir_all(&args.dir).with_context(|| format!("could not make {dir}"))?;
+    let (mut written, mut same, mut refused) = (Vec::new(), 0, Vec::new());
+    for (id, body) in all(client).await? {
+        let file = args.dir.join(format!("{id}.toml"));
+        let text = as_toml(&body)?;
+        match std::fs::read_to_string(&file) {
+            Ok(there) if there == text => same += 1,
+            Ok(_) if !args.force => refused.push(id),
+            Ok(_) | Err(_) => {
+                std::fs::write(&file, text).with_context(|| format!("could not write {}", file.display()))?;
+                written.push(id);
+            }
+        }
+    }
+    printer.either(&json!({ "written": written, "unchanged": same, "refused": refused }), || {
+        let mut text = format!("{} written to {dir}, {same} unchanged\n", written.len());
+        for id in &refused {
+            text.push_str(&format!("{id}.toml says something else: left alone (--force overwrites it)\n"));
+        }
+        text
+    })?;
+    Ok(if refused.is_empty() { Ended::Well } else { Ended::Badly })
+}
+
+/// Every template of a folder, by id.
+fn read_folder(dir: &Path) -> anyhow::Result<BTreeMap<String, TemplateBody>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("could not read the folder {}", dir.display()))?;
+    let mut found = BTreeMap::new();
+    for entry in entries {
+        let file = entry.with_context(|| format!("could not read the folder {}", dir.display()))?.path();
+        if !matches!(file.extension().and_then(|extension| extension.to_str()), Some("toml" | "json")) {
+            continue;
+        }
+        let shown = file.display();
+        let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let id = TemplateId::parse(stem).with_context(|| format!("{shown} has no template's name"))?;
+        let body = serde_json::from_value(load(&file)?).with_context(|| format!("{shown} is no template"))?;
+        if found.insert(id.to_string(), body).is_some() {
+            bail!("{id} is there twice in {}: as .toml and as .json", dir.display());
+        }
+    }
+    Ok(found)
+}
+
+/// Every template of the server, by id.
+async fn all(client: &Client) -> anyhow::Result<BTreeMap<String, TemplateBody>> {
+    let (items, _) = client.list("/v1/templates", &[], usize::MAX).await?;
+    items
+        .into_iter()
+        .map(|mut item| {
+            let id = item["id"].as_str().context("a template without an id")?.to_owned();
+            if let Value::Object(parts) = &mut item {
+                parts.retain(|name, _| !NOT_OF_THE_AUTHOR.contains(&name.as_str()));
+            }
+            let body = serde_json::from_value(item).with_context(|| {
+                format!("template {id} of the server is not understood\nhint: is it a newer vestnik?")
+            })?;
+            Ok((id, body))
+        })
+        .collect()
+}
+
+fn changes(
+    files: BTreeMap<String, TemplateBody>,
+    kept: &BTreeMap<String, TemplateBody>,
+    prune: bool,
+) -> anyhow::Result<BTreeMap<String, Change>> {
+    if prune && files.is_empty() && !kept.is_empty() {
+        bail!(
+            "the folder holds no template, and --prune would delete all {}\nhint: is it the right folder?",
+            kept.len()
+        );
+    }
+    let gone = kept.iter().filter(|(id, _)| prune && !files.contains_key(*id));
+    let mut changes: BTreeMap<_, _> = gone.map(|(id, body)| (id.clone(), Change::Gone(body.clone()))).collect();
+    for (id, new) in files {
+        match kept.get(&id) {
+            Some(old) if *old == new => {}
+            Some(old) => {
+                changes.insert(id, Change::Changed { old: old.clone(), new });
+            }
+            None => {
+                changes.insert(id, Change::New(new));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// The server looks at all of them before the first is saved. Gives what it warns of.
+async fn check_all(client: &Client, changes: &BTreeMap<String, Change>) -> anyhow::Result<String> {
+    let (mut wrong, mut warnings) = (Vec::new(), String::new());
+    for (id, change) in changes {
+        let (Change::New(body) | Change::Changed { new: body, .. }) = change else { continue };
+        match client.put(&format!("{}?dryRun=true", path(id)), &serde_json::to_value(body)?).await {
+            Ok(checked) => warnings.push_str(&super::warnings(id, &checked)),
+            Err(error) => wrong.push(format!("{id}: {error:#}")),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(warnings);
+    }
+    bail!("nothing was changed:\n{}", wrong.join("\n"))
+}
+
+fn as_toml(body: &TemplateBody) -> anyhow::Result<String> {
+    toml::to_string_pretty(body).context("a template has no form in TOML")
+}
+
+/// The change as lines with `+` and `-`.
+fn difference(id: &str, change: &Change) -> anyhow::Result<String> {
+    let (old, new) = match change {
+        Change::New(new) => (String::new(), as_toml(new)?),
+        Change::Changed { old, new } => (as_toml(old)?, as_toml(new)?),
+        Change::Gone(old) => (as_toml(old)?, String::new()),
+    };
+    let diff = TextDiff::from_lines(&old, &new);
+    let mut text = format!("{} {}\n", change.word(), printable(id));
+    for (at, group) in diff.grouped_ops(CONTEXT_LINES).iter().enumerate() {
+        if at > 0 {
+            text.push_str("    …\n");
+        }
+        for line in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            let sign = match line.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            text.push_str(&format!("  {sign} {}\n", printable(line.value().trim_end_matches('\n'))));
+        }
+    }
+    Ok(text)
+}
+
+/// Asks, where somebody can answer.
+fn agreed(changes: usize) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to ask\nhint: --yes applies the difference, --check only shows it");
+    }
+    let mut out = std::io::stdout().lock();
+    write!(out, "apply {changes} change{}? [y/N] ", if changes == 1 { "" } else { "s" }).and_then(|()| out.flush())?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(source: &str) -> TemplateBody {
+        TemplateBody { text: Some(source.into()), ..TemplateBody::default() }
+    }
+
+    fn folder(of: &[(&str, &str)]) -> BTreeMap<String, TemplateBody> {
+        of.iter().map(|(id, source)| ((*id).to_owned(), text(source))).collect()
+    }
+
+    #[test]
+    fn a_difference_names_what_changed_and_nothing_else() {
+        let kept = folder(&[("a", "one"), ("b", "two"), ("c", "three")]);
+        let files = folder(&[("a", "one"), ("b", "TWO\nlines"), ("d", "four")]);
+        let words = |prune| {
+            let found = changes(files.clone(), &kept, prune).expect("fine");
+            found.iter().map(|(id, change)| difference(id, change).expect("TOML")).collect::<String>()
+        };
+        insta::assert_snapshot!(words(true), @r#"
+        changed b
+          - text = "two"
+          + text = """
+          + TWO
+          + lines"""
+        deleted c
+          - text = "three"
+        new d
+          + text = "four"
+        "#);
+        assert!(!words(false).contains("deleted"));
+    }
+
+    #[test]
+    fn an_empty_folder_deletes_nothing() {
+        assert!(changes(BTreeMap::new(), &folder(&[("a", "one")]), true).is_err());
+    }
+
+    #[test]
+    fn what_is_exported_is_read_back_as_it_was() {
+        for source in ["{{ name }}", "two\nlines\n", "'''\"\"\"\\ \t ok", "№ {{ x | default('«?»') }}\n\n"] {
+            let body = text(source);
+            let toml = as_toml(&body).expect("TOML");
+            assert_eq!(toml::from_str::<TemplateBody>(&toml).expect("it is ours"), body, "{toml}");
+        }
+    }
+}
