@@ -2,6 +2,7 @@
 //!
 //! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
+pub mod about;
 pub mod bench;
 pub mod client;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod keys;
 pub mod ledger;
 pub mod notifications;
 pub mod openapi;
+pub mod preview;
 pub mod printer;
 pub mod records;
 pub mod send;
@@ -46,6 +48,7 @@ pub struct Cli {
 pub enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Preview(preview::PreviewArgs),
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
     Suppressions(suppressions::SuppressionsArgs),
@@ -85,6 +88,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
             Command::Send(args) => send::run(args, usual, printer).await,
+            Command::Preview(args) => preview::run(args, usual, printer).await,
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,

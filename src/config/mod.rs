@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod queue;
+pub mod records;
 pub mod telegram;
 pub mod templates;
 pub mod whatsapp;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub keys: keys::KeySettings,
     #[serde(default)]
     pub queue: queue::QueueSettings,
+    #[serde(default)]
+    pub records: records::RecordSettings,
     /// By account name.
     #[serde(default)]
     pub whatsapp: BTreeMap<String, whatsapp::WhatsAppSettings>,

@@ -9,8 +9,14 @@ use serde::Serializer;
 use super::ConfigError;
 
 /// Paths of all secrets; `*` is an account's name.
-const SECRETS: [&str; 5] =
-    ["ledger.database_url", "keys.bootstrap_key", "queue.rabbitmq_url", "whatsapp.*.token", "telegram.*.token"];
+const SECRETS: [&str; 6] = [
+    "ledger.database_url",
+    "keys.bootstrap_key",
+    "queue.rabbitmq_url",
+    "records.sql.url",
+    "whatsapp.*.token",
+    "telegram.*.token",
+];
 
 /// Larger than any token or URL; keeps a wrong path from filling the memory.
 const LONGEST_SECRET_BYTES: u64 = 64 * 1024;

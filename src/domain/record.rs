@@ -104,6 +104,8 @@ pub struct Record {
     pub id: RecordId,
     /// All its fields but the id. A null says that the field is to go, and is in no record that is kept.
     fields: Map<String, Value>,
+    /// What was left out of a record that somebody else keeps.
+    refused: Vec<FieldProblem>,
 }
 
 /// What is wrong with one field of a record.
@@ -146,7 +148,37 @@ impl Record {
         fields: Map<String, Value>,
         region: Option<country::Id>,
     ) -> Result<Self, Vec<FieldProblem>> {
-        let mut record = Record { kind, id, fields };
+        let (record, problems) = Self::checked(kind, id, fields, region);
+        if problems.is_empty() { Ok(record) } else { Err(problems) }
+    }
+
+    /// Reads a record that somebody else keeps, and that cannot be sent back: what [`parse`](Self::parse) would refuse
+    /// is left out, and [`refused`](Self::refused) says why.
+    pub fn read_leniently(
+        kind: RecordKind,
+        id: RecordId,
+        fields: Map<String, Value>,
+        region: Option<country::Id>,
+    ) -> Self {
+        let (mut record, problems) = Self::checked(kind, id, fields, region);
+        record.fields.retain(|name, _| is_name(name));
+        for problem in &problems {
+            match problem.field.as_str() {
+                "" => record.fields.clear(),
+                field => drop(record.fields.remove(field)),
+            }
+        }
+        record.refused = problems;
+        record.without_nulls()
+    }
+
+    fn checked(
+        kind: RecordKind,
+        id: RecordId,
+        fields: Map<String, Value>,
+        region: Option<country::Id>,
+    ) -> (Self, Vec<FieldProblem>) {
+        let mut record = Self::from_kept(kind, id, fields);
         let mut problems = record.check_bounds();
         match record.fields.remove("id") {
             None | Some(Value::Null) => {}
@@ -168,12 +200,12 @@ impl Record {
                 Err(detail) => problems.push(FieldProblem::new(name, detail)),
             }
         }
-        if problems.is_empty() { Ok(record) } else { Err(problems) }
+        (record, problems)
     }
 
     /// A record that was parsed before, as it was kept.
     pub fn from_kept(kind: RecordKind, id: RecordId, fields: Map<String, Value>) -> Self {
-        Record { kind, id, fields }
+        Record { kind, id, fields, refused: Vec::new() }
     }
 
     /// `newer` laid over this one, field by field; a null in it takes the field away.
@@ -192,6 +224,12 @@ impl Record {
 
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
+    }
+
+    /// Why a field is not there although its keeper gave one.
+    pub fn refused(&self, field: &str) -> Option<&FieldProblem> {
+        // A problem of the whole record left nothing of it.
+        self.refused.iter().find(|problem| problem.field == field || problem.field.is_empty())
     }
 
     /// What a template sees: all fields, and the id.
@@ -213,9 +251,19 @@ impl Record {
     /// Where this channel reaches it: its phone, email or chat, in the form the channel takes.
     pub fn address(&self, channel: Channel) -> Option<String> {
         match channel {
-            Channel::WhatsApp | Channel::Sms => self.text("phone").map(str::to_owned),
-            Channel::Email => self.text("email").map(str::to_owned),
-            Channel::Telegram => self.fields.get("telegramChatId").and_then(as_text),
+            Channel::WhatsApp | Channel::Sms | Channel::Email => {
+                self.text(Self::address_field(channel)).map(str::to_owned)
+            }
+            Channel::Telegram => self.fields.get(Self::address_field(channel)).and_then(as_text),
+        }
+    }
+
+    /// The field that holds this channel's addresses.
+    pub const fn address_field(channel: Channel) -> &'static str {
+        match channel {
+            Channel::WhatsApp | Channel::Sms => "phone",
+            Channel::Email => "email",
+            Channel::Telegram => "telegramChatId",
         }
     }
 
@@ -232,7 +280,7 @@ impl Record {
             problems.push(FieldProblem::new("", detail));
         }
         for (name, value) in &self.fields {
-            if name.trim().is_empty() || name.len() > Self::LONGEST_NAME_BYTES || name.contains(char::is_control) {
+            if !is_name(name) {
                 let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
                 let detail = format!("a name is 1 to {} bytes without control characters", Self::LONGEST_NAME_BYTES);
                 problems.push(FieldProblem::new(&shown, detail));
@@ -248,6 +296,10 @@ impl Record {
         }
         problems
     }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= Record::LONGEST_NAME_BYTES && !text.contains(char::is_control)
 }
 
 /// Personal data is not for logs.
@@ -412,6 +464,25 @@ mod tests {
         }
         assert!(RecordId::parse(RecordKind::Lead, "c1").is_err());
         assert_eq!(RecordId::parse(RecordKind::Lead, "042").expect("a number").as_str(), "42");
+    }
+
+    #[test]
+    fn what_is_not_usable_is_left_out_and_says_why() {
+        let read = |fields: Value| {
+            let Value::Object(fields) = fields else { panic!("fields are an object") };
+            let id = RecordId::parse(RecordKind::Contact, "c1").expect("an id");
+            Record::read_leniently(RecordKind::Contact, id, fields, Some(RU))
+        };
+        let record = read(json!({ "phone": "none", "email": null, "name": "Анна", "a\nb": 1, "companyId": [1] }));
+        assert_eq!(Value::Object(record.fields().clone()), json!({ "name": "Анна" }));
+        assert_eq!(record.address(Channel::Sms), None);
+        assert!(record.refused("phone").expect("it was given").detail.starts_with("not a valid phone number"));
+        assert!(record.refused("companyId").is_some());
+        assert_eq!(record.refused("email"), None);
+
+        let record = read(json!({ "phone": "+79991234567", "note": "x".repeat(70_000) }));
+        assert!(record.fields().is_empty());
+        assert!(record.refused("phone").expect("it was given").detail.contains("bytes of JSON"));
     }
 
     #[test]

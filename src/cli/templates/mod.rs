@@ -127,12 +127,13 @@ fn path(id: &str) -> String {
 }
 
 /// What the server warns of when it checks a template.
-fn warnings(id: &str, checked: &Value) -> String {
+pub(super) fn warnings(id: &str, checked: &Value) -> String {
     let warnings = checked["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
     warnings.iter().map(|warning| format!("warning: {}: {}\n", printable(id), field(warning, "detail"))).collect()
 }
 
-fn load(file: &Path) -> anyhow::Result<Value> {
+/// A template's file, or JSON from standard input.
+pub(super) fn load(file: &Path) -> anyhow::Result<Value> {
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;

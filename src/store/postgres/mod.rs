@@ -7,6 +7,7 @@ mod accept;
 mod committer;
 mod connection;
 mod open;
+pub(crate) mod pool;
 pub mod probe;
 mod record;
 mod take;
