@@ -138,7 +138,8 @@ fn head(channel: &Value) -> String {
             field(sms, "parts"),
             field(sms, "charactersLeft"),
         );
-        let because: String = sms["ucs2Because"].as_array().into_iter().flatten().filter_map(Value::as_str).take(5).collect();
+        let because: String =
+            sms["ucs2Because"].as_array().into_iter().flatten().filter_map(Value::as_str).take(5).collect();
         if !because.is_empty() {
             words.push_str(&format!(", because of {}", printable(&because)));
         }

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::ReaderStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::auth::Caller;
@@ -204,7 +205,7 @@ async fn bring_in(
         return Err(Problem::too_many(format!("{IMPORTS} imports are running: try again when one has ended")));
     };
     let started = Instant::now();
-    let mut pieces = pieces(api, body);
+    let mut pieces = pieces(api.stopping.clone(), body);
     let mut spool = Spool::default();
     let imported = import(&mut pieces, options, &*api.store, &*api.clock, |rejected| spool.push(rejected)).await;
     let mut report = report(kind, is_dry_run, imported.counts, imported.found, started.elapsed());
@@ -231,7 +232,7 @@ async fn bring_in(
 }
 
 /// Why no more of a file came.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum NoMore {
     Idle,
     BrokenOff,
@@ -239,8 +240,7 @@ enum NoMore {
 }
 
 /// The body, as far as it comes. Only the time in which we wait for the client counts as its silence.
-fn pieces(api: &Api, body: Body) -> impl Stream<Item = Result<Bytes, NoMore>> + Unpin {
-    let stopping = api.stopping.clone();
+fn pieces(stopping: CancellationToken, body: Body) -> impl Stream<Item = Result<Bytes, NoMore>> + Unpin {
     let pieces = stream::unfold((body.into_data_stream(), stopping), |(mut data, stopping)| async move {
         let next = tokio::select! {
             biased;
@@ -254,7 +254,8 @@ fn pieces(api: &Api, body: Body) -> impl Stream<Item = Result<Bytes, NoMore>> + 
         };
         next.map(|next| (next, (data, stopping)))
     });
-    Box::pin(pieces)
+    // Lingering asks again after the end.
+    Box::pin(pieces.fuse())
 }
 
 async fn linger(pieces: &mut (impl Stream<Item = Result<Bytes, NoMore>> + Unpin)) {
@@ -414,4 +415,47 @@ fn content_type(headers: &HeaderMap) -> Result<(Option<Format>, Option<TextEncod
     let encoding =
         TextEncoding::parse(&charset).ok_or_else(|| Problem::invalid(vec![FieldError::new("", unknown())]))?;
     Ok((format, Some(encoding)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn all(stopping: CancellationToken, body: Body) -> Vec<Result<Bytes, NoMore>> {
+        pieces(stopping, body).take(3).collect().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_silence_is_limited() {
+        let start = Instant::now();
+        let slow = stream::iter(0..3).then(|_| async {
+            tokio::time::sleep(IDLE_LIMIT - Duration::from_secs(1)).await;
+            Ok::<_, io::Error>("x")
+        });
+        assert_eq!(all(CancellationToken::new(), Body::from_stream(slow)).await, vec![Ok(Bytes::from("x")); 3]);
+        assert!(start.elapsed() > IDLE_LIMIT);
+        let silent = Body::from_stream(stream::iter([Ok::<_, io::Error>("x")]).chain(stream::pending()));
+        let expected = [Ok(Bytes::from("x")), Err(NoMore::Idle), Err(NoMore::Idle)];
+        assert_eq!(all(CancellationToken::new(), silent).await, expected);
+        let stopping = CancellationToken::new();
+        stopping.cancel();
+        assert_eq!(all(stopping, Body::from("x")).await[0], Err(NoMore::Stopping));
+        let broken = Body::from_stream(stream::iter([Err::<Bytes, _>(io::Error::other("gone"))]));
+        assert_eq!(all(CancellationToken::new(), broken).await, [Err(NoMore::BrokenOff)]);
+    }
+
+    #[test]
+    fn the_content_type_says_what_a_body_is() {
+        let of = |given: &'static str| {
+            content_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(given))]))
+        };
+        assert_eq!(of("text/csv").unwrap(), (Some(Format::Csv), None));
+        assert_eq!(of("TEXT/CSV; charset=cp1251").unwrap(), (Some(Format::Csv), Some(TextEncoding::Windows1251)));
+        assert_eq!(of("application/x-ndjson").unwrap(), (Some(Format::Ndjson), None));
+        assert_eq!(of("application/octet-stream").unwrap(), (None, None));
+        assert_eq!(of("text/csv; charset=koi8-r").unwrap_err().status, 422);
+        for form in ["", "text/plain", "text/plain;text/csv", "multipart/form-data", "application/json"] {
+            assert_eq!(of(form).unwrap_err().status, 415, "{form}");
+        }
+    }
 }
