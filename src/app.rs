@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
-use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
+use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
 use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
@@ -101,6 +101,7 @@ impl App {
             clock,
             ids,
             options,
+            imports: ImportPlaces::default(),
             metrics,
             stopping: lifecycle.soft().clone(),
         });

@@ -11,6 +11,7 @@ pub mod config;
 pub mod delivery;
 pub mod domain;
 pub mod http;
+pub mod import;
 pub mod lifecycle;
 pub mod limits;
 pub mod records;

@@ -53,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "delivery",
             "domain",
             "http",
+            "import",
             "lifecycle",
             "limits",
             "queue",
