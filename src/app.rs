@@ -20,6 +20,7 @@ use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
 use crate::templates::{Engine, Limits};
+use crate::upkeep::Upkeep;
 
 /// How long an idempotency key is remembered.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -92,6 +93,8 @@ impl App {
                 upkeep.run_upkeep();
             }
         });
+        let upkeep =
+            Upkeep::start(Arc::clone(&store), Arc::clone(&clock), lifecycle.tracker(), lifecycle.soft().clone());
         let options = http_options(settings, addr);
         let header_time_limit = options.header_time_limit;
         let api = Arc::new(ApiParts {
@@ -103,6 +106,7 @@ impl App {
             options,
             imports: ImportPlaces::default(),
             metrics,
+            upkeep,
             stopping: lifecycle.soft().clone(),
         });
         let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());

@@ -5,6 +5,7 @@ mod auto;
 mod away;
 mod books;
 mod crashes;
+mod erasing;
 mod http;
 mod idempotency;
 mod import;
