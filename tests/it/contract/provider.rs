@@ -5,7 +5,7 @@ mod bench;
 mod tables;
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use vestnik::domain::{Content, Outcome};

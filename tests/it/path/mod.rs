@@ -13,6 +13,7 @@ mod outcomes;
 mod processes;
 mod records;
 mod server;
+mod sms;
 mod stopping;
 mod world;
 

@@ -149,7 +149,7 @@ impl Adapter {
 /// An account of the simulator's, its settings changed.
 pub(super) fn twilio(base_url: &str, time_limit: Duration, change: Value) -> Arc<dyn Provider> {
     let mut twilio = json!({
-        "account_sid": twilio::DEFAULT_ACCOUNT_SID, "auth_token": twilio::DEFAULT_TOKEN, "from": "+15005550006",
+        "account_sid": twilio::DEFAULT_ACCOUNT_SID, "auth_token": twilio::DEFAULT_TOKEN, "from": twilio::DEFAULT_SENDER,
         "base_url": base_url,
     });
     twilio.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -164,6 +164,7 @@ pub(super) fn twilio(base_url: &str, time_limit: Duration, change: Value) -> Arc
 fn gateway(base_url: &str, time_limit: Duration) -> Arc<dyn Provider> {
     let check_url = "/sys/balance.php?login={secrets.login}&psw={secrets.password}&fmt=3";
     let overrides = [
+        ("sms.main.connect_timeout_ms", time_limit.as_millis().to_string()),
         ("sms.main.timeout_ms", time_limit.as_millis().to_string()),
         ("sms.main.http.url", format!("{base_url}/sys/send.php")),
         ("sms.main.http.check_url", format!("{base_url}{check_url}")),
