@@ -41,6 +41,9 @@ const LISTED_ROWS: usize = 1_000;
 /// … and what they take there at most.
 const LISTED_BYTES: usize = 8 * 1024 * 1024;
 
+/// Read of the temporary file at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
 const NDJSON: &str = "application/x-ndjson";
 
 /// Room for imports.
@@ -329,7 +332,9 @@ fn line_by_line(report: &ImportReport, spool: Spool) -> io::Result<Response> {
     let first = stream::iter([Ok(Bytes::from(first))]);
     let body = match spool.into_file()? {
         None => Body::from_stream(first),
-        Some(file) => Body::from_stream(first.chain(ReaderStream::new(tokio::fs::File::from_std(file)))),
+        Some(file) => {
+            Body::from_stream(first.chain(ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE_BYTES)))
+        }
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], body).into_response())
 }
