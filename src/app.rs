@@ -15,6 +15,7 @@ use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
 use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
+use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
@@ -30,6 +31,8 @@ pub struct App {
     pub addr: SocketAddr,
     pub store: Arc<dyn Store>,
     pub delivery: Arc<Delivery>,
+    /// Where CRM records come from.
+    pub records: Arc<Sources>,
     /// Whether requests need a key.
     pub needs_key: bool,
     lifecycle: Lifecycle,
@@ -56,10 +59,19 @@ impl App {
             format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
         })?;
         let addr = listener.local_addr().context("cannot tell the address listened on")?;
+        let records = Arc::new(record_sources(settings, &store)?);
+        let elsewhere = Arc::clone(&records);
+        lifecycle.tracker().spawn(async move {
+            // The log says at start what is wrong with a query, and not with the first message. Nobody waits for it.
+            for kind in elsewhere.elsewhere() {
+                let _ = elsewhere.fields(kind).await;
+            }
+        });
         let engine = Arc::new(Engine::new(Limits::from(&settings.templates)));
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
             engine,
+            records: Arc::clone(&records),
             providers: providers(settings)?,
             clock: Arc::clone(&clock),
             options: delivery_options(settings),
@@ -100,7 +112,7 @@ impl App {
             None => announce(&settings.ledger.data_dir, addr),
             Some(_) => None,
         };
-        Ok(App { addr, store, delivery, needs_key, lifecycle, grace, announced })
+        Ok(App { addr, store, delivery, records, needs_key, lifecycle, grace, announced })
     }
 
     /// Runs until told to stop, then settles what runs.
@@ -156,6 +168,25 @@ fn http_options(settings: &Settings, addr: SocketAddr) -> HttpOptions {
         request_time_limit: Duration::from_millis(settings.http.request_time_limit_ms),
         is_loopback: addr.ip().is_loopback(),
     }
+}
+
+/// Where each kind of record comes from, by the settings.
+pub fn record_sources(settings: &Settings, store: &Arc<dyn Store>) -> anyhow::Result<Sources> {
+    let sources = Sources::new(Arc::new(BuiltIn::new(Arc::<dyn Store>::clone(store))));
+    Ok(match sql_source(settings)? {
+        Some(sql) => {
+            let kinds: Vec<_> = sql.kinds().collect();
+            let sql: Arc<dyn RecordSource> = Arc::new(sql);
+            sources.with(kinds, &sql)
+        }
+        None => sources,
+    })
+}
+
+/// The CRM's database, if the settings name one.
+pub fn sql_source(settings: &Settings) -> anyhow::Result<Option<SqlSource>> {
+    let region = settings.delivery.region();
+    Ok(settings.records.sql.as_ref().map(|sql| SqlSource::new(sql, region)).transpose()?)
 }
 
 /// Every account of the settings, with its budget.

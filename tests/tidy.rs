@@ -102,7 +102,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What both ledgers must have: the hot statements and the connection.
-const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "take.rs"];
+const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "sql.rs", "take.rs"];
 
 /// Files that only one ledger has, and why.
 const ONLY_CHILDREN: &[(&str, &str)] = &[

@@ -103,7 +103,7 @@ pub fn in_words(preview: &Value) -> String {
     for missing in preview["missingRecords"].as_array().into_iter().flatten() {
         text.push_str(&format!("there is no {} {}\n", field(missing, "kind"), field(missing, "id")));
     }
-    text.push_str(&templates::warnings(&field(preview, "templateId"), preview));
+    text.push_str(&templates::warnings(preview));
     text
 }
 

@@ -11,7 +11,7 @@ use crate::domain::message::Content;
 use crate::domain::template::{Template, TemplateBody};
 use crate::domain::{Channel, TemplateId, TemplateVersion};
 use crate::store::{SavedTemplate, Store, StoreError};
-use crate::templates::{Checked, Engine, RenderError, TemplateProblems};
+use crate::templates::{Checked, Engine, Preview, RenderError, TemplateProblems};
 
 /// Another process's save is seen this much later at most; one's own at once.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -81,9 +81,19 @@ impl Renderer {
         self.engine.render(template, channel, data)
     }
 
-    /// Syntax, limits, and the variables used.
+    /// Syntax, limits, the variables used, and what is worth a look.
     pub fn check(&self, body: &TemplateBody) -> Result<Checked, TemplateProblems> {
         self.engine.check(body)
+    }
+
+    /// The variables used, also of a template that would not pass.
+    pub fn variables(&self, body: &TemplateBody) -> Vec<String> {
+        self.engine.variables(body)
+    }
+
+    /// What every channel would send, and what is missing for it.
+    pub fn preview(&self, body: &TemplateBody, data: &Value, locale: Option<&str>) -> Result<Preview, RenderError> {
+        self.engine.preview(body, data, locale)
     }
 
     /// A text that no template made.

@@ -23,6 +23,8 @@ pub enum Content {
     TelegramHtml(String),
     /// Parameters of a template approved by Meta.
     WhatsAppTemplate(RenderedWhatsAppTemplate),
+    /// An e-mail. The subject is one line, and values in the HTML are already escaped.
+    Email { subject: String, html: Option<String>, text: String },
 }
 
 /// An approved WhatsApp template with its parameters rendered.
@@ -66,11 +68,18 @@ impl Content {
                     part(value);
                 }
             }
+            Content::Email { subject, html, text } => {
+                part("email");
+                part(subject);
+                part(text);
+                html.iter().for_each(|html| part(html));
+            }
         }
         hasher.finalize().into()
     }
 
-    /// The text a person would read, for display: an approved template shows its name and parameters.
+    /// The text a person would read, for display: an approved template shows its name and parameters, an e-mail its
+    /// subject and its plain text.
     pub fn display_text(&self) -> String {
         match self {
             Content::Text(text) | Content::TelegramHtml(text) => text.clone(),
@@ -78,6 +87,7 @@ impl Content {
                 let values: Vec<_> = template.header.iter().chain(&template.body).map(String::as_str).collect();
                 format!("[{} · {}] {}", template.name, template.language, values.join(" · "))
             }
+            Content::Email { subject, text, .. } => format!("{subject}\n\n{text}"),
         }
     }
 }
@@ -99,5 +109,11 @@ mod tests {
             })
         };
         assert_ne!(template(&["ab", "c"]).hash(), template(&["a", "bc"]).hash());
+
+        let email = |subject: &str, html: Option<&str>, text: &str| {
+            Content::Email { subject: subject.into(), html: html.map(Into::into), text: text.into() }.hash()
+        };
+        assert_ne!(email("ab", None, "c"), email("a", None, "bc"));
+        assert_ne!(email("a", None, "b"), email("a", Some(""), "b"));
     }
 }

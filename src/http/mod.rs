@@ -9,7 +9,9 @@ mod health;
 mod idempotency;
 mod import;
 mod notifications;
+mod preview;
 pub mod problem;
+mod records;
 mod request_id;
 mod server;
 mod suppressions;
@@ -77,6 +79,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "records", description = "Contacts, leads, deals, companies"),
         (name = "suppressions", description = "Addresses that opted out"),
@@ -107,6 +110,10 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(notifications::show))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
+        .routes(routes!(preview::preview))
+        .routes(routes!(preview::test))
+        .routes(routes!(records::list))
+        .routes(routes!(records::show, records::replace, records::change, records::delete))
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::delete));
     let streamed = OpenApiRouter::new()

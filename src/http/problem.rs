@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::delivery::{DirectError, Refusal};
+use crate::domain::RecordKind;
+use crate::records::SourceError;
 use crate::store::StoreError;
 use crate::templates::TemplateProblems;
 
@@ -168,6 +170,14 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "urn:vestnik:internal", "Something broke", detail)
     }
 
+    /// 409: the CRM's own database has these records.
+    pub fn kept_elsewhere(kind: RecordKind) -> Self {
+        let detail = format!(
+            "{kind} records are read from the CRM's own database (setting records.sql.{kind}): change them there"
+        );
+        Self::conflict("urn:vestnik:kept-elsewhere", "These records are kept elsewhere", detail)
+    }
+
     fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, kind, title, detail)
     }
@@ -222,6 +232,18 @@ impl From<StoreError> for Problem {
     }
 }
 
+impl From<SourceError> for Problem {
+    /// Its source has said in the log what failed.
+    fn from(error: SourceError) -> Self {
+        match &error {
+            SourceError::Unavailable { kind, .. } => {
+                Problem::unavailable(format!("the source of {kind} records does not answer; nothing was sent"))
+            }
+            SourceError::Unusable { .. } => Problem::unavailable(format!("{error}; nothing was sent")),
+        }
+    }
+}
+
 impl From<Refusal> for FieldError {
     fn from(refusal: Refusal) -> Self {
         FieldError {
@@ -264,6 +286,7 @@ impl From<DirectError> for Problem {
                 problem
             }
             DirectError::Stopping => Problem::unavailable("the service is stopping; nothing was sent"),
+            DirectError::Records(error) => error.into(),
             DirectError::Store(error) => error.into(),
         }
     }

@@ -1,7 +1,50 @@
-//! A notification's data as the engine sees it.
+//! A notification's data as the engine sees it, and what the filters know beside it.
 
-use minijinja::Value;
+use std::sync::{Arc, LazyLock};
+
+use minijinja::value::Object;
+use minijinja::{State, Value};
 use serde_json::Value as Json;
+
+use super::filters::Language;
+
+/// What filters go by that is not theirs to choose.
+#[derive(Debug, Default)]
+pub(super) struct Rendering {
+    /// None if the filters do not know it.
+    pub(super) language: Option<Language>,
+    /// The recipient's.
+    pub(super) zone: Option<Arc<str>>,
+}
+
+impl Object for Rendering {}
+
+/// Under which name it goes along. No template can write it, and data that has such a field loses it.
+const RENDERING: &str = "\0rendering";
+
+/// The data of one message, with what the filters go by.
+pub(super) fn root(data: &serde_json::Map<String, Json>, rendering: Rendering) -> Value {
+    let fields = data.iter().filter(|(_, field)| !field.is_null());
+    let fields = fields.map(|(name, field)| (Value::from(name.as_str()), to_value(field)));
+    Value::from_pairs(fields.chain([(Value::from(RENDERING), Value::from_object(rendering))]))
+}
+
+pub(super) fn rendering(state: &State<'_, '_>) -> Arc<Rendering> {
+    static NONE: LazyLock<Arc<Rendering>> = LazyLock::new(Arc::default);
+    let found = state.lookup(RENDERING).and_then(|value| value.downcast_object::<Rendering>());
+    found.unwrap_or_else(|| NONE.clone())
+}
+
+/// The recipient's language, where the data says it: the contact's, else the lead's.
+pub(super) fn locale_of(data: &Json) -> Option<&str> {
+    let of = |record: &str| data.get(record)?.get("locale")?.as_str().filter(|locale| !locale.is_empty());
+    of("contact").or_else(|| of("lead"))
+}
+
+/// The recipient's time zone, where the data says it.
+pub(super) fn zone_of(data: &Json) -> Option<&str> {
+    data.get("contact")?.get("timezone")?.as_str().filter(|zone| !zone.is_empty())
+}
 
 /// Takes over a JSON value. A null counts as missing, so that no customer reads "Dear None": it is left out of an object
 /// and undefined in a list, and `default` and `if` treat it as such. Recurses as deep as the data, which `serde_json`

@@ -59,6 +59,12 @@ pub(super) const WHATSAPP_PARAMETER_CHARS: usize = 1_024;
 /// Telegram's longest text, in UTF-16 units after its entities were read.
 pub(super) const TELEGRAM_TEXT_UTF16: usize = 4_096;
 
+/// An e-mail's longest line, and so its subject's (RFC 5322 §2.1.1).
+pub(super) const SUBJECT_BYTES: usize = 998;
+
+/// The longest SMS that Twilio takes, in characters. Others differ, so that it is shown and not enforced here.
+pub(super) const SMS_CHARS: usize = 1_600;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,6 @@
 //! What the log hears of a source that fails, however often it is asked.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,27 +26,57 @@ struct Said {
 }
 
 impl Complaints {
+    /// Logs the answer if there is news in it.
     pub(super) fn hear<T>(&self, kind: RecordKind, answer: &Result<T, SourceError>) {
-        let mut by_kind = self.by_kind.lock().unwrap_or_else(PoisonError::into_inner);
-        match (answer, by_kind.get_mut(&kind)) {
-            (Ok(_), Some(said)) if said.fails => {
-                said.fails = false;
-                tracing::info!(record.kind = %kind, "records can be read again");
+        if !self.is_news(kind, answer.is_err()) {
+            return;
+        }
+        match answer {
+            Ok(_) => tracing::info!(record.kind = %kind, "records can be read again"),
+            Err(error @ SourceError::Unavailable { .. }) => {
+                tracing::warn!(record.kind = %kind, "{}", chain(error));
             }
-            (Ok(_), _) => {}
-            (Err(_), Some(said)) if said.at.elapsed() < SAY_EVERY => {}
-            (Err(error), _) => {
-                by_kind.insert(kind, Said { at: Instant::now(), fails: true });
-                let cause = error.source().map(chain);
-                match error {
-                    SourceError::Unavailable { .. } => {
-                        tracing::warn!(record.kind = %kind, cause, "{error}");
-                    }
-                    SourceError::Unusable { .. } => {
-                        tracing::error!(record.kind = %kind, "{error}; `vestnik doctor` says more");
-                    }
-                }
+            Err(error @ SourceError::Unusable { .. }) => {
+                tracing::error!(record.kind = %kind, "{error}; `vestnik doctor` says what to do");
             }
         }
+    }
+
+    fn is_news(&self, kind: RecordKind, fails: bool) -> bool {
+        let mut by_kind = self.by_kind.lock().unwrap_or_else(PoisonError::into_inner);
+        match by_kind.get_mut(&kind) {
+            // Only who heard of a failure wants to hear that it is over.
+            Some(said) if !fails => std::mem::take(&mut said.fails),
+            None if !fails => false,
+            Some(said) if said.at.elapsed() < SAY_EVERY => false,
+            _ => {
+                by_kind.insert(kind, Said { at: Instant::now(), fails: true });
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_once_a_minute_and_its_end_once() {
+        const KIND: RecordKind = RecordKind::Deal;
+        let complaints = Complaints::default();
+        assert!(!complaints.is_news(KIND, false));
+        assert!(complaints.is_news(KIND, true));
+        assert!(complaints.is_news(RecordKind::Lead, true), "kinds fail apart");
+        for _ in 0..1000 {
+            assert!(!complaints.is_news(KIND, true));
+        }
+        assert!(complaints.is_news(KIND, false));
+        for fails in [true, false, true, false] {
+            assert!(!complaints.is_news(KIND, fails), "what comes and goes is told no more often");
+        }
+        tokio::time::advance(SAY_EVERY).await;
+        assert!(complaints.is_news(KIND, true));
+        assert!(complaints.is_news(KIND, false));
     }
 }

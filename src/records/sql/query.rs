@@ -64,12 +64,12 @@ fn message(refused: &DbError) -> String {
 }
 
 /// Whether the query is at fault, and not the moment: classes 0A feature, 21 cardinality, 22 data, 23 constraint,
-/// 2F, 38, 39 and P0 routines, 42 syntax or access (postgresql.org/docs/current/errcodes-appendix.html).
+/// 25 transaction state, 2F, 38, 39 and P0 routines, 42 syntax or access
+/// (postgresql.org/docs/current/errcodes-appendix.html).
 pub(super) fn is_at_fault(error: &Error) -> bool {
-    const CLASSES: [&str; 9] = ["0A", "21", "22", "23", "2F", "38", "39", "42", "P0"];
-    error
-        .code()
-        .is_some_and(|code| *code == SqlState::READ_ONLY_SQL_TRANSACTION || CLASSES.contains(&&code.code()[..2]))
+    const CLASSES: [&str; 10] = ["0A", "21", "22", "23", "25", "2F", "38", "39", "42", "P0"];
+    // 25P is a transaction that failed or waited too long.
+    error.code().is_some_and(|code| CLASSES.contains(&&code.code()[..2]) && !code.code().starts_with("25P"))
 }
 
 /// Where the first semicolon stands that is in no text, name or comment; else the end.

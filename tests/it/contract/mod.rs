@@ -3,5 +3,6 @@
 mod http_client;
 mod ledger;
 mod provider;
+mod record_sources;
 mod records;
 mod verify;

@@ -174,7 +174,10 @@ promises! {
             Channel::WhatsApp => Content::TelegramHtml("<b>x</b>".into()),
             _ => Content::WhatsAppTemplate(template()),
         };
-        assert_eq!(summary(&bench.send(foreign, PATIENCE).await), "permanent content");
+        let email = Content::Email { subject: "x".into(), html: None, text: "x".into() };
+        for foreign in [foreign, email] {
+            assert_eq!(summary(&bench.send(foreign, PATIENCE).await), "permanent content");
+        }
         let mut stray = message(channel, Content::Text("x".into()));
         stray.recipient = message(other(channel), Content::Text(String::new())).recipient;
         assert_eq!(summary(&bench.provider.send(&stray, PATIENCE).await), "permanent recipient");

@@ -10,6 +10,7 @@ mod idempotency;
 mod import;
 mod outcomes;
 mod processes;
+mod records;
 mod server;
 mod stopping;
 mod world;

@@ -145,6 +145,14 @@ impl Client {
         self.ask("PUT", path, &[("content-type", "application/json")], body.to_string()).await.unwrap()
     }
 
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PATCH", path, &[("content-type", "application/json")], body.to_string()).await.unwrap()
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &[], "").await.unwrap()
+    }
+
     /// A direct send.
     pub(super) async fn send(&self, body: &Value) -> Answer {
         self.post("/v1/notifications", body).await

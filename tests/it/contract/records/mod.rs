@@ -1,5 +1,7 @@
 //! The promises about CRM records and personal data, on SQLite and PostgreSQL alike.
 
+mod dump;
+mod erasing;
 mod saving;
 mod searching;
 

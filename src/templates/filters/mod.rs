@@ -1,11 +1,26 @@
-//! Filters that make text, held to plain values.
+//! Filters that make text, held to plain values, in the language of what is rendered.
 //!
 //! A list added to itself sixty times costs nothing until it is turned into text, and then minijinja works for years
 //! before it asks for fuel. So whatever turns values into text refuses lists and records here; `~`, which does it too,
 //! is left out of the language.
 
-use minijinja::value::{Kwargs, Rest, ValueKind};
+mod language;
+mod money;
+mod time;
+mod words;
+
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+
+pub(super) use self::language::{Language, USUAL};
+use self::time::Shown;
+use super::data::rendering;
+
+/// Fuel for one of the filters here: about what it takes, counted in the engine's own instructions.
+const COST: u64 = 20;
+
+/// What only makes sense in a language that is known here.
+pub(super) const IN_A_LANGUAGE: &[&str] = &["money", "date", "time", "datetime", "plural"];
 
 /// Items and bytes that `join` takes together; no channel takes a longer message.
 const JOINED_ITEMS: usize = 10_000;
@@ -33,6 +48,35 @@ pub(super) fn install(language: &mut Environment<'static>) {
         });
     }
     language.add_filter("join", join);
+    language.add_filter("money", money::money);
+    language.add_filter("plural", words::plural);
+    language.add_filter("phone", words::phone);
+    for (name, shown) in [("date", Shown::Date), ("time", Shown::Time), ("datetime", Shown::DateAndTime)] {
+        language.add_filter(
+            name,
+            move |state: &State<'_, '_>, value: &Value, style: Option<Value>, options: Kwargs| {
+                time::moment(shown, state, value, style, &options)
+            },
+        );
+    }
+}
+
+/// The language of what is rendered. One that is not known is an error only where it matters.
+fn language(state: &State<'_, '_>) -> Result<Language, Error> {
+    rendering(state).language.ok_or_else(|| wrong("dates, money and plurals are known in the languages ru and en only"))
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// An error that names the variable, where the value is missing.
+fn given(value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        // Taking a text out of it fails with the engine's own trace of where it came from.
+        from_args::<(&str,)>(std::slice::from_ref(value)).map(drop)?;
+    }
+    Ok(())
 }
 
 /// The whole of a value's worth of text, or an error that says what else to do.
