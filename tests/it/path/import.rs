@@ -176,10 +176,17 @@ async fn mistakes_are_named_and_forms_of_foreign_pages_refused() {
     }
     assert_eq!(counts(&import(&server, at, NDJSON, "").await.ok()), [0; 4]);
     assert_eq!(counts(&import(&server, at, CSV, "id\n1\n").await.ok()), [1, 0, 0, 0], "nothing was written before");
-    let (_, key) = world.new_key("sender", "send").await;
-    let sender = server.with_key(&key);
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    import(&sender, at, CSV, "id\n1\n").await.problem(403);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_needs_the_scope_manage() {
+    let world = World::sqlite().await;
+    let (_, sender) = world.new_key("sender", "send,read").await;
+    let (_, manager) = world.new_key("manager", "manage").await;
+    let server = world.server(&[]).await;
+    import(&server, "/v1/leads/import", CSV, "id\n1\n").await.problem(401);
+    import(&server.with_key(&sender), "/v1/leads/import", CSV, "id\n1\n").await.problem(403);
+    import(&server.with_key(&manager), "/v1/leads/import", CSV, "id\n1\n").await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,15 +222,19 @@ async fn lines_without_end_and_rows_without_use_take_no_memory() {
         stream.write_all(&body).await.unwrap();
     }
     let answer = read_to_end(&mut stream, LONG).await.unwrap();
-    let reasons = String::from_utf8_lossy(&answer).matches("this is no JSON").count();
-    assert_eq!(reasons, rows);
+    // One for the report, one for each row; the frames of a chunked body hold none.
+    assert_eq!(answer.iter().filter(|byte| **byte == b'{').count(), rows + 1);
     let megabytes = server.memory_high_water() / 1024 / 1024;
     assert!(megabytes < 150, "{megabytes} MB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn imports_have_no_limit_of_size_or_time_but_of_number() {
-    let settings = [("VESTNIK__HTTP__BODY_LIMIT_BYTES", "2000"), ("VESTNIK__HTTP__REQUEST_TIME_LIMIT_MS", "1000")];
+    let settings = [
+        ("VESTNIK__HTTP__BODY_LIMIT_BYTES", "2000"),
+        ("VESTNIK__HTTP__REQUEST_TIME_LIMIT_MS", "1000"),
+        ("VESTNIK__DELIVERY__DIRECT_DEADLINE_MS", "500"),
+    ];
     let world = World::sqlite().await;
     let mut server = world.server(&settings).await;
     let slow = |client: Client, pause: Duration| async move {
