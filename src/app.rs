@@ -93,8 +93,13 @@ impl App {
                 upkeep.run_upkeep();
             }
         });
-        let upkeep =
-            Upkeep::start(Arc::clone(&store), Arc::clone(&clock), lifecycle.tracker(), lifecycle.soft().clone());
+        let upkeep = Upkeep::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            settings.retention,
+            lifecycle.tracker(),
+            lifecycle.soft(),
+        );
         let options = http_options(settings, addr);
         let header_time_limit = options.header_time_limit;
         let api = Arc::new(ApiParts {

@@ -7,15 +7,13 @@ use super::server::Server;
 use super::world::World;
 use crate::support::eventually::{LONG, eventually};
 
-on_both_ledgers!(
-    an_erased_person_is_nowhere_and_the_books_balance,
-    an_erasure_goes_on_after_a_kill,
-);
+on_both_ledgers!(an_erased_person_is_nowhere_and_the_books_balance, an_erasure_goes_on_after_a_kill,);
 
 const PHONE: &str = "+79991234567";
 
 async fn anna(server: &Server) {
-    let fields = json!({ "name": "Анна Смирнова", "phone": PHONE, "email": "anna@example.com", "telegramChatId": 1001 });
+    let fields =
+        json!({ "name": "Анна Смирнова", "phone": PHONE, "email": "anna@example.com", "telegramChatId": 1001 });
     assert_eq!(server.put("/v1/contacts/c1", &fields).await.status, 201);
     let lead = json!({ "contactId": "c1", "name": "Анна Смирнова", "phone": PHONE });
     assert_eq!(server.put("/v1/leads/42", &lead).await.status, 201);
@@ -44,7 +42,8 @@ async fn an_erased_person_is_nowhere_and_the_books_balance(world: World) {
     anna(&server).await;
     let failed = json!({ "channel": "whatsapp", "templateId": "hello", "context": { "contactId": "c1" } });
     let to_contact = json!({ "channel": "whatsapp", "templateId": "hello", "context": { "leadId": 42 }, "metadata": { "for": "Анна" } });
-    let to_address = json!({ "channel": "whatsapp", "text": "Анна, заказ готов", "recipient": PHONE, "externalId": "anna-1" });
+    let to_address =
+        json!({ "channel": "whatsapp", "text": "Анна, заказ готов", "recipient": PHONE, "externalId": "anna-1" });
     let mut ids = Vec::new();
     for body in [&failed, &to_contact, &to_address] {
         ids.push(server.send(body).await.ok()["id"].clone());
