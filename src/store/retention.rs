@@ -141,11 +141,7 @@ async fn clear(sql: &impl Sql, step: Step, bound: Uuid, limit: u32) -> Result<Cl
     for row in &rows {
         let is_erased = row.text(2)? == personal::ERASED;
         let seen = Seen { id: row.uuid(0)?, state: Some(row.small(1)?), is_erased };
-        if seen.is_settled() {
-            settled.push(seen)
-        } else {
-            others.push(seen)
-        }
+        if seen.is_settled() { &mut settled } else { &mut others }.push(seen);
         if settled.len() == AT_ONCE {
             more = true;
             break;
