@@ -7,6 +7,7 @@ mod books;
 mod crashes;
 mod http;
 mod idempotency;
+mod kept_elsewhere;
 mod outcomes;
 mod processes;
 mod records;
