@@ -13,13 +13,14 @@ use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
-use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
+use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
 use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
 use crate::templates::{Engine, Limits};
+use crate::upkeep::Upkeep;
 
 /// How long an idempotency key is remembered.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -90,6 +91,13 @@ impl App {
                 upkeep.run_upkeep();
             }
         });
+        let upkeep = Upkeep::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            settings.retention,
+            lifecycle.tracker(),
+            lifecycle.soft(),
+        );
         let options = http_options(settings, addr);
         let header_time_limit = options.header_time_limit;
         let api = Arc::new(ApiParts {
@@ -99,7 +107,9 @@ impl App {
             clock,
             ids,
             options,
+            imports: ImportPlaces::default(),
             metrics,
+            upkeep,
             stopping: lifecycle.soft().clone(),
         });
         let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());

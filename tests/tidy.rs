@@ -53,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "delivery",
             "domain",
             "http",
+            "import",
             "lifecycle",
             "limits",
             "queue",
@@ -80,9 +81,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "templates",
+            "upkeep",
         ],
     ),
-    ("http", &["config", "delivery", "domain", "import", "lifecycle", "records", "store", "templates"]),
+    ("http", &["config", "delivery", "domain", "import", "lifecycle", "records", "store", "templates", "upkeep"]),
     ("delivery", &["channels", "config", "domain", "lifecycle", "limits", "queue", "records", "store", "templates"]),
     ("import", &["config", "domain", "store"]),
     ("records", &["config", "domain", "store"]),
@@ -92,6 +94,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("channels", &["config", "domain"]),
     ("templates", &["config", "domain"]),
     ("simulator", &["domain"]),
+    ("upkeep", &["config", "domain", "store"]),
     ("server_url", &[]),
     ("lifecycle", &["config", "domain"]),
     ("telemetry", &["config", "domain"]),
@@ -101,7 +104,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What both ledgers must have: the hot statements and the connection.
-const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "take.rs"];
+const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "sql.rs", "take.rs"];
 
 /// Files that only one ledger has, and why.
 const ONLY_CHILDREN: &[(&str, &str)] = &[

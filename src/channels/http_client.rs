@@ -20,8 +20,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use futures::{Stream, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
@@ -49,6 +51,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const ANSWER_BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+/// A message in one piece, or an upload that comes in many.
+type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>;
 
 /// The client of everything that leaves by HTTP. Cheap to clone; clones share the connections.
 ///
@@ -56,7 +60,7 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// connection is made. It belongs to the runtime it is first used on, so an application makes one and hands it round.
 #[derive(Clone)]
 pub struct HttpClient {
-    pool: Client<Connector, Full<Bytes>>,
+    pool: Client<Connector, Outgoing>,
 }
 
 /// What is asked.
@@ -82,6 +86,30 @@ pub struct HttpAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// An answer that is read as it comes.
+pub struct HttpStream {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+impl HttpStream {
+    /// The next piece; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame.map_err(from_body)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The rest of it.
+    pub async fn into_bytes(self, limit_bytes: usize) -> Result<Bytes, HttpError> {
+        read_body(self.body, limit_bytes).await
+    }
 }
 
 /// No answer. The text says what we were doing; the cause is the source.
@@ -159,7 +187,7 @@ impl HttpClient {
     ///
     /// Not cancel safe in meaning: dropping the future leaves it unknown whether the request left.
     pub async fn send(&self, request: HttpRequest, limits: &HttpLimits) -> Result<HttpAnswer, HttpError> {
-        let mut outgoing = Request::new(Full::new(request.body));
+        let mut outgoing = Request::new(Either::Left(Full::new(request.body)));
         *outgoing.method_mut() = request.method;
         *outgoing.uri_mut() = request.uri;
         *outgoing.headers_mut() = request.headers;
@@ -192,6 +220,35 @@ impl HttpClient {
                 }
             }
         }
+    }
+
+    /// Sends `pieces` behind the head of `request`, and gives the answer as soon as it begins, which may be before
+    /// all is sent. Nothing but connecting is limited in time.
+    pub async fn upload(
+        &self,
+        request: HttpRequest,
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        limits: &HttpLimits,
+    ) -> Result<HttpStream, HttpError> {
+        let frames = pieces.map(|piece| piece.map(Frame::data).map_err(BoxError::from));
+        let mut outgoing = Request::new(Either::Right(BodyExt::boxed_unsync(StreamBody::new(frames))));
+        *outgoing.method_mut() = request.method;
+        *outgoing.uri_mut() = request.uri;
+        *outgoing.headers_mut() = request.headers;
+        let connection = capture_connection(&mut outgoing);
+        let mut answer = std::pin::pin!(self.pool.request(outgoing));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            () = tokio::time::sleep(limits.connect) => {
+                if !was_assigned(&connection) {
+                    return Err(HttpErrorKind::ConnectTimeout.into());
+                }
+                answer.await
+            }
+        };
+        let (head, body) = answer.map_err(|error| from_pool(error, &connection))?.into_parts();
+        Ok(HttpStream { status: head.status, headers: head.headers, body })
     }
 }
 
@@ -287,6 +344,10 @@ fn kind_of(cause: Option<&hyper::Error>) -> HttpErrorKind {
     }
 }
 
+fn from_body(error: hyper::Error) -> HttpError {
+    HttpError { kind: kind_of(Some(&error)), source: Some(error.into()) }
+}
+
 async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, HttpError> {
     let too_large = || Err(HttpErrorKind::AnswerTooLarge.into());
     // What the answer announces is believed at once, so that nothing is read of a body that is too large anyway.
@@ -296,7 +357,7 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Http
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| HttpError { kind: kind_of(Some(&error)), source: Some(error.into()) })?;
+        let frame = frame.map_err(from_body)?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + whole.len() + data.len() > limit_bytes {
             return too_large();

@@ -8,12 +8,15 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod erase;
+pub mod import;
 pub mod keys;
 pub mod ledger;
 pub mod notifications;
 pub mod openapi;
 pub mod preview;
 pub mod printer;
+pub mod records;
 pub mod send;
 pub mod serve;
 pub mod simulator;
@@ -50,6 +53,9 @@ pub enum Command {
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
     Suppressions(suppressions::SuppressionsArgs),
+    Erase(erase::EraseArgs),
+    Import(import::ImportArgs),
+    Records(records::RecordsArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
@@ -88,6 +94,9 @@ impl Cli {
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
+            Command::Import(args) => import::run(args, usual, printer).await,
+            Command::Records(args) => records::run(args, usual, printer).await,
+            Command::Erase(args) => erase::run(args, usual, printer).await,
             Command::Config(args) => config::run(&args, &usual()?, printer),
             Command::Demo(args) => demo::run(args, printer).await,
             Command::Doctor(args) => doctor::run(args, usual(), printer).await,

@@ -38,7 +38,7 @@ pub(super) async fn remember(
     records: &[Record],
 ) -> Result<(), StoreError> {
     const INSERT: RowsStatement = RowsStatement {
-        sql: "INSERT INTO record_fields (kind, field) SELECT n.kind, n.field FROM ROWS n WHERE true
+        sql: "INSERT INTO record_fields (kind, field) SELECT given.kind, given.field FROM ROWS given WHERE true
               ON CONFLICT (kind, field) DO NOTHING RETURNING field",
         columns: &[("kind", ColumnType::Small), ("field", ColumnType::Text)],
     };

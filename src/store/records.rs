@@ -103,17 +103,19 @@ const NEW_COLUMNS: &[(&str, ColumnType)] = &[
 const INSERT: RowsStatement = RowsStatement {
     sql: "INSERT INTO records
               (kind, id, revision, created_at, updated_at, phone, email, chat_id, contact_id, fields, words)
-          SELECT n.kind, n.id, n.revision, n.at, n.at, n.phone, n.email, n.chat_id, n.contact_id, n.fields, n.words
-          FROM ROWS n WHERE true ON CONFLICT (kind, id) DO NOTHING RETURNING id",
+          SELECT kind, id, revision, at, at, phone, email, chat_id, contact_id, fields, words
+          FROM ROWS given WHERE true ON CONFLICT (kind, id) DO NOTHING RETURNING id",
     columns: NEW_COLUMNS,
 };
 
 /// One that somebody else changed or deleted meanwhile is not returned.
 const UPDATE: RowsStatement = RowsStatement {
-    sql: "UPDATE records SET revision = n.revision + 1, updated_at = n.at, phone = n.phone, email = n.email,
-              chat_id = n.chat_id, contact_id = n.contact_id, fields = n.fields, words = n.words
-          FROM ROWS n
-          WHERE records.kind = n.kind AND records.id = n.id AND records.revision = n.revision RETURNING records.id",
+    sql: "UPDATE records SET revision = given.revision + 1, updated_at = given.at, phone = given.phone,
+              email = given.email, chat_id = given.chat_id, contact_id = given.contact_id, fields = given.fields,
+              words = given.words
+          FROM ROWS given
+          WHERE records.kind = given.kind AND records.id = given.id AND records.revision = given.revision
+          RETURNING records.id",
     columns: NEW_COLUMNS,
 };
 
@@ -228,6 +230,34 @@ impl<S: Sql + HasKnownFields> Records for S {
     }
 }
 
+/// Takes fields out of those of the records that are there, whoever else saves them at the same time.
+pub(super) async fn clear_fields(
+    sql: &impl Sql,
+    kind: RecordKind,
+    ids: &[RecordId],
+    names: &[&str],
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let mut waiting: Vec<RecordId> = ids.to_vec();
+    while !waiting.is_empty() {
+        let mut changes = Vec::new();
+        for found in read(sql, kind, std::mem::take(&mut waiting)).await? {
+            let mut fields = found.kept.record.fields().clone();
+            let had = fields.len();
+            fields.retain(|name, _| !names.contains(&name.as_str()));
+            if fields.len() < had {
+                waiting.push(found.kept.record.id.clone());
+                changes.push(new_row(&Record::from_kept(kind, found.kept.record.id, fields), found.revision, at));
+            }
+        }
+        for row in sql.write_rows("clearing fields of records", UPDATE, changes).await? {
+            let id = kept_id(kind, &row.text(0)?)?;
+            waiting.retain(|waiting| *waiting != id);
+        }
+    }
+    Ok(())
+}
+
 /// A record as it was found, and what to hold a change against.
 struct Found {
     kept: KeptRecord,
@@ -313,6 +343,6 @@ fn found(kind: RecordKind, row: &Row) -> Result<Found, StoreError> {
     Ok(Found { kept, json, revision: row.int(2)? })
 }
 
-fn kept_id(kind: RecordKind, text: &str) -> Result<RecordId, StoreError> {
+pub(super) fn kept_id(kind: RecordKind, text: &str) -> Result<RecordId, StoreError> {
     RecordId::parse(kind, text).map_err(|error| StoreError::refused("reading a record's id", error))
 }

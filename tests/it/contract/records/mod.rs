@@ -1,5 +1,8 @@
 //! The promises about CRM records and personal data, on SQLite and PostgreSQL alike.
 
+mod dump;
+mod erasing;
+mod retention;
 mod saving;
 mod searching;
 
