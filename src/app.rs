@@ -32,8 +32,6 @@ pub struct App {
     pub addr: SocketAddr,
     pub store: Arc<dyn Store>,
     pub delivery: Arc<Delivery>,
-    /// Where CRM records come from.
-    pub records: Arc<Sources>,
     /// Whether requests need a key.
     pub needs_key: bool,
     lifecycle: Lifecycle,
@@ -121,7 +119,7 @@ impl App {
             None => announce(&settings.ledger.data_dir, addr),
             Some(_) => None,
         };
-        Ok(App { addr, store, delivery, records, needs_key, lifecycle, grace, announced })
+        Ok(App { addr, store, delivery, needs_key, lifecycle, grace, announced })
     }
 
     /// Runs until told to stop, then settles what runs.
