@@ -181,7 +181,7 @@ pub(super) async fn import_records(
     let kind = built_in(&api, records)?;
     let options = options(kind, &api, query, &headers)?;
     let is_dry_run = options.is_dry_run;
-    let Ok(_place) = api.imports.0.try_acquire() else {
+    let Ok(place) = api.imports.0.try_acquire() else {
         return Err(Problem::too_many(format!("{IMPORTS} imports are running: try again when one has ended")));
     };
     let started = Instant::now();
@@ -206,6 +206,8 @@ pub(super) async fn import_records(
         }
         Err(ended) => in_words(ended),
     };
+    // Lingering is no import.
+    drop(place);
     linger(&mut pieces).await;
     report.rejected_rows = Some(listed(spool)?);
     Ok(problem.respond(&HowFar { line, report }))
