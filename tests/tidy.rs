@@ -94,7 +94,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("channels", &["config", "domain"]),
     ("templates", &["config", "domain"]),
     ("simulator", &["channels", "domain"]),
-    ("upkeep", &["domain", "store"]),
+    ("upkeep", &["config", "domain", "store"]),
     ("server_url", &[]),
     ("lifecycle", &["config", "domain"]),
     ("telemetry", &["config", "domain"]),

@@ -175,13 +175,13 @@ fn list_in_words(items: &[Value], more: bool) -> String {
 
 /// The id first, times last.
 fn in_words(record: &Value) -> String {
-    let last = ["createdAt", "updatedAt"];
     let mut text = format!("id: {}\n", field(record, "id"));
-    let names = record.as_object().into_iter().flat_map(Map::keys);
-    let own = names.filter(|name| *name != "id" && !last.contains(&name.as_str()));
-    for name in own.map(String::as_str).chain(last).filter(|name| !record[*name].is_null()) {
+    let names = record.as_object().into_iter().flat_map(Map::keys).map(String::as_str);
+    for name in names.filter(|name| !["id", "_meta"].contains(name) && !record[*name].is_null()) {
         text.push_str(&format!("{}: {}\n", printable(name), field(record, name)));
     }
+    let meta = &record["_meta"];
+    text.push_str(&format!("saved {}, first {}\n", field(meta, "updatedAt"), field(meta, "createdAt")));
     text
 }
 
@@ -203,14 +203,14 @@ mod tests {
     #[test]
     fn a_record_is_shown_on_lines() {
         let record = json!({
-            "createdAt": "t1", "id": "c1", "name": "Анна\u{1b}", "address": { "city": "Омск" }, "updatedAt": "t2"
+            "_meta": { "createdAt": "t1", "updatedAt": "t2" }, "id": "c1", "name": "Анна\u{1b}",
+            "address": { "city": "Омск" },
         });
         insta::assert_snapshot!(in_words(&record), @r#"
         id: c1
         address: {"city":"Омск"}
         name: Анна 
-        createdAt: t1
-        updatedAt: t2
+        saved t2, first t1
         "#);
         assert_eq!(list_in_words(&[record], false), "c1                Анна \n".replace(" \n", "\n"));
     }

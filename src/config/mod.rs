@@ -12,6 +12,7 @@ pub mod limits;
 pub mod log;
 pub mod queue;
 pub mod records;
+pub mod retention;
 pub mod sms;
 pub mod telegram;
 pub mod templates;
@@ -39,6 +40,7 @@ pub struct Settings {
     pub delivery: delivery::DeliverySettings,
     pub templates: templates::TemplateSettings,
     pub log: log::LogSettings,
+    pub retention: retention::RetentionSettings,
     #[serde(default)]
     pub keys: keys::KeySettings,
     #[serde(default)]

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::auth::Caller;
-use super::extract::ValidQuery;
+use super::extract::{ValidPath, ValidQuery};
 use super::problem::{FieldError, Problem};
+use super::records::{Records, built_in};
 use crate::domain::RecordKind;
 use crate::import::{
     Counts, Delimiter, Ended, FileProblem, Format, Found, ImportOptions, Mapping, Rejected, Spool, TextEncoding, import,
@@ -40,6 +41,9 @@ const LINGER: Duration = Duration::from_secs(5);
 const LISTED_ROWS: usize = 1_000;
 /// … and what they take there at most.
 const LISTED_BYTES: usize = 8 * 1024 * 1024;
+
+/// Read of the temporary file at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 const NDJSON: &str = "application/x-ndjson";
 
@@ -140,68 +144,44 @@ struct HowFar {
     report: ImportReport,
 }
 
-/// A path and a handler for each kind of record: their other paths have its name in them, too.
-macro_rules! imports {
-    ($($name:ident $path:literal $kind:ident),*) => { $(
-        /// Brings records in from a file of any size: CSV with a header, or a JSON object a line.
-        ///
-        /// The body is the file itself, with the Content-Type `text/csv`, `application/x-ndjson` or
-        /// `application/octet-stream`. Rows that are wrong are rejected with their line and reason, and the rest is
-        /// taken. Importing the same file again changes nothing.
-        ///
-        /// 200 means that the whole file was read. A file that cannot be read further is a problem with the `line` and
-        /// a `report` of what was saved before. With `Accept: application/x-ndjson` the first line of a 200 is the
-        /// report, and every rejected row follows on a line of its own.
-        #[utoipa::path(
-            post, path = $path, tag = "records", security(("key" = [])),
-            params(ImportQuery),
-            request_body(content(
-                (String = "text/csv"),
-                (String = "application/x-ndjson"),
-                (String = "application/octet-stream")
-            )),
-            responses(
-                (status = 200, description = "The whole file was read", content(
-                    (ImportReport = "application/json"),
-                    (String = "application/x-ndjson")
-                )),
-                (status = 408, body = ImportProblem, description = "Nothing came for 30 seconds"),
-                (status = 415, body = Problem, description = "A Content-Type that files do not have"),
-                (status = 422, body = ImportProblem, description = "The file cannot be read from some line on, or a parameter is wrong"),
-                (status = 429, body = Problem, description = "Too many imports at once"),
-                (status = 503, body = ImportProblem, description = "The ledger is away, or the service is stopping")
-            )
-        )]
-        pub(super) async fn $name(
-            State(api): State<Api>,
-            caller: Caller,
-            query: ValidQuery<Vec<(String, String)>>,
-            headers: HeaderMap,
-            body: Body,
-        ) -> Result<Response, Problem> {
-            bring_in(RecordKind::$kind, &api, &caller, query, &headers, body).await
-        }
-    )* };
-}
-imports!(
-    contacts "/v1/contacts/import" Contact,
-    leads "/v1/leads/import" Lead,
-    deals "/v1/deals/import" Deal,
-    companies "/v1/companies/import" Company
-);
-
-async fn bring_in(
-    kind: RecordKind,
-    api: &Api,
-    caller: &Caller,
+/// Brings records in from a file of any size: CSV with a header, or a JSON object a line.
+///
+/// The body is the file itself. Rows that are wrong are rejected with their line and reason, and the rest is taken.
+/// Importing the same file again changes nothing.
+///
+/// 200 means that the whole file was read. A file that cannot be read further is a problem with the `line` and a
+/// `report` of what was saved before. With `Accept: application/x-ndjson` the first line of a 200 is the report, and
+/// every rejected row follows on a line of its own.
+#[utoipa::path(
+    post, path = "/v1/{records}/import", tag = "records", security(("key" = [])),
+    params(("records" = Records, Path, description = "Their kind"), ImportQuery),
+    request_body(content((String = "text/csv"), (String = "application/x-ndjson"), (String = "application/octet-stream"))),
+    responses(
+        (status = 200, description = "The whole file was read", content(
+            (ImportReport = "application/json"),
+            (String = "application/x-ndjson")
+        )),
+        (status = 408, body = ImportProblem, description = "Nothing came for 30 seconds"),
+        (status = 409, body = Problem, description = "Records of this kind are read from the CRM's own database"),
+        (status = 415, body = Problem, description = "A Content-Type that files do not have"),
+        (status = 422, body = ImportProblem, description = "From some line on the file cannot be read, or a parameter is wrong"),
+        (status = 429, body = Problem, description = "Too many imports at once"),
+        (status = 503, body = ImportProblem, description = "The ledger is away, or the service is stopping")
+    )
+)]
+pub(super) async fn import_records(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidPath(records): ValidPath<Records>,
     ValidQuery(query): ValidQuery<Vec<(String, String)>>,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Manage)?;
-    let options = options(kind, api, query, headers)?;
+    let kind = built_in(&api, records)?;
+    let options = options(kind, &api, query, &headers)?;
     let is_dry_run = options.is_dry_run;
-    let Ok(_place) = api.imports.0.try_acquire() else {
+    let Ok(place) = api.imports.0.try_acquire() else {
         return Err(Problem::too_many(format!("{IMPORTS} imports are running: try again when one has ended")));
     };
     let started = Instant::now();
@@ -226,13 +206,15 @@ async fn bring_in(
         }
         Err(ended) => in_words(ended),
     };
+    // Lingering is no import.
+    drop(place);
     linger(&mut pieces).await;
     report.rejected_rows = Some(listed(spool)?);
     Ok(problem.respond(&HowFar { line, report }))
 }
 
 /// Why no more of a file came.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum NoMore {
     Idle,
     BrokenOff,
@@ -329,7 +311,9 @@ fn line_by_line(report: &ImportReport, spool: Spool) -> io::Result<Response> {
     let first = stream::iter([Ok(Bytes::from(first))]);
     let body = match spool.into_file()? {
         None => Body::from_stream(first),
-        Some(file) => Body::from_stream(first.chain(ReaderStream::new(tokio::fs::File::from_std(file)))),
+        Some(file) => {
+            Body::from_stream(first.chain(ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE_BYTES)))
+        }
     };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], body).into_response())
 }

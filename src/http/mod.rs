@@ -122,11 +122,7 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(erasures::show))
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::delete));
-    let streamed = OpenApiRouter::new()
-        .routes(routes!(import::contacts))
-        .routes(routes!(import::leads))
-        .routes(routes!(import::deals))
-        .routes(routes!(import::companies));
+    let streamed = OpenApiRouter::new().routes(routes!(import::import_records));
     let open = OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -9,6 +9,7 @@ mod erasing;
 mod http;
 mod idempotency;
 mod import;
+mod kept_elsewhere;
 mod outcomes;
 mod processes;
 mod records;
