@@ -23,6 +23,8 @@ mod output;
 mod parts;
 mod position;
 mod preview;
+#[cfg(test)]
+mod tests;
 mod warnings;
 mod whatsapp;
 
