@@ -29,6 +29,7 @@ mod warnings;
 mod whatsapp;
 
 pub use check::Checked;
+pub use data::Reader;
 pub use engine::Engine;
 pub use error::{Place, RenderError, TemplateProblem, TemplateProblems};
 pub use limits::Limits;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value as Json};
 
 use super::compiled::Compiled;
-use super::data::locale_of;
+use super::data::Reader;
 use super::output::{telegram_html_text, utf16_units};
 use super::{Engine, RenderError, TemplateProblems, limits};
 use crate::domain::message::RenderedWhatsAppTemplate;
@@ -68,8 +68,8 @@ impl LengthUnit {
 const MISSING: usize = 100;
 
 impl Engine {
-    /// Fills in a template that need not be saved; nothing of it is kept. `locale` stands for the recipient's.
-    pub fn preview(&self, body: &TemplateBody, data: &Json, locale: Option<&str>) -> Result<Preview, RenderError> {
+    /// Fills in a template that need not be saved; nothing of it is kept.
+    pub fn preview(&self, body: &TemplateBody, data: &Json, reader: Reader<'_>) -> Result<Preview, RenderError> {
         let broken = |problem| RenderError::Broken(TemplateProblems(vec![problem]));
         let compiled = self.compile(body).map_err(broken)?;
         if !data.is_object() {
@@ -80,8 +80,8 @@ impl Engine {
         let mut missing = BTreeSet::new();
         let mut channels = Vec::new();
         for channel in Channel::ALL.into_iter().filter(serves) {
-            channels.push(self.preview_channel(body, &compiled, channel, data, locale));
-            self.find_missing(&compiled, channel, data, locale, &variables, &mut missing);
+            channels.push(self.preview_channel(body, &compiled, channel, data, reader));
+            self.find_missing(&compiled, channel, data, reader, &variables, &mut missing);
         }
         let lacks = |variable: &String| !missing.contains(variable) && find(data, variable).is_none();
         let unset = variables.into_iter().filter(lacks).collect();
@@ -94,9 +94,9 @@ impl Engine {
         compiled: &Compiled,
         channel: Channel,
         data: &Json,
-        locale: Option<&str>,
+        reader: Reader<'_>,
     ) -> ChannelPreview {
-        match self.fill_in(compiled, channel, data, locale) {
+        match self.fill_in(compiled, channel, data, reader) {
             Ok(filled) => {
                 let of_locale = body.variants().find(|(locale, ..)| *locale == filled.locale);
                 let approved = of_locale.and_then(|(_, _, variant)| variant.whatsapp_template.as_ref());
@@ -111,7 +111,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                let variant = compiled.choose(locale.or_else(|| locale_of(data)), channel);
+                let variant = compiled.choose(reader.locale, channel);
                 let locale = variant.and_then(|variant| variant.locale.clone());
                 ChannelPreview { channel, locale, content: Err(error), text: None, length: None, sms: None }
             }
@@ -124,14 +124,14 @@ impl Engine {
         compiled: &Compiled,
         channel: Channel,
         data: &Json,
-        locale: Option<&str>,
+        reader: Reader<'_>,
         variables: &[String],
         missing: &mut BTreeSet<String>,
     ) {
         let mut data = data.clone();
         let mut records = Vec::new();
         for _ in 0..MISSING {
-            let Err(RenderError::Missing { variable, .. }) = self.fill_in(compiled, channel, &data, locale) else {
+            let Err(RenderError::Missing { variable, .. }) = self.fill_in(compiled, channel, &data, reader) else {
                 break;
             };
             // Of a record that is missing as a whole, its fields are what a person can give.

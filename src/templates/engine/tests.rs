@@ -214,7 +214,7 @@ fn compiled_versions_are_kept_and_bounded() {
         body: Arc::new(text(&format!("v{version}"))),
     };
     for version in 1..=1_100 {
-        let made = engine.render(&template(version), Channel::Sms, &json!({}));
+        let made = engine.render(&template(version), Channel::Sms, &json!({}), Reader::default());
         assert_eq!(made, Ok(Content::Text(format!("v{version}"))));
     }
     let cache = engine.compiled.load();

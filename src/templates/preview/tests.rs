@@ -8,7 +8,9 @@ use crate::templates::Limits;
 
 fn preview(json: &str, data: &Json, locale: Option<&str>) -> Preview {
     let body = serde_json::from_str(json).expect("a template");
-    Engine::new(Limits::default()).preview(&body, data, locale).expect("a preview")
+    let of_data = Reader::of(data, None);
+    let reader = Reader { locale: locale.or(of_data.locale), ..of_data };
+    Engine::new(Limits::default()).preview(&body, data, reader).expect("a preview")
 }
 
 const BODY: &str = r#"{"locale":"ru","text":"Привет, {{ contact.name }}! {{ promo | default('нет') }}{% if vip %} VIP{% endif %}",
@@ -52,5 +54,5 @@ fn another_language_can_be_asked_for() {
     assert_eq!((sms.text.as_deref(), sms.locale.as_deref()), (Some("Hi Jan"), Some("en")));
     let broken = serde_json::from_str(r#"{"text":"{{ "}"#).expect("a template");
     let engine = Engine::new(Limits::default());
-    assert!(matches!(engine.preview(&broken, &json!({}), None), Err(RenderError::Broken(_))));
+    assert!(matches!(engine.preview(&broken, &json!({}), Reader::default()), Err(RenderError::Broken(_))));
 }

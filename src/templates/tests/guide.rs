@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::Reader;
 use super::{Json, engine, made};
 use crate::domain::template::{TemplateBody, TemplateVariant};
 use crate::domain::{Channel, Content};
@@ -55,7 +56,7 @@ fn the_template_in_it_can_be_saved_and_sent() {
     let checked = engine().check(&body).expect("it can be saved");
     assert_eq!(checked.variables, ["contact.name", "deal.amount"]);
     let data = json!({ "contact": { "name": "Анна" }, "deal": { "amount": 150_000 } });
-    let preview = engine().preview(&body, &data, None).expect("it renders");
+    let preview = engine().preview(&body, &data, Reader::of(&data, None)).expect("it renders");
     assert_eq!(preview.channels.len(), 4);
     assert!(preview.channels.iter().all(|channel| channel.content.is_ok()), "{preview:?}");
 }

@@ -10,7 +10,7 @@ mod languages;
 
 use serde_json::Value as Json;
 
-use super::{Engine, Limits, RenderError, TemplateProblems};
+use super::{Engine, Limits, Reader, RenderError, TemplateProblems};
 use crate::domain::template::{EmailBody, TemplateBody, TemplateVariant};
 use crate::domain::{Channel, Content};
 
@@ -29,7 +29,7 @@ pub(super) fn html(source: &str) -> TemplateBody {
 pub(super) fn made(body: &TemplateBody, channel: Channel, data: &Json) -> Result<Content, RenderError> {
     let engine = engine();
     let compiled = engine.compile(body).map_err(|problem| RenderError::Broken(TemplateProblems(vec![problem])))?;
-    engine.fill_in(&compiled, channel, data, None).map(|filled| filled.content)
+    engine.fill_in(&compiled, channel, data, Reader::of(data, None)).map(|filled| filled.content)
 }
 
 pub(super) fn rendered(source: &str, data: &Json) -> Result<String, RenderError> {
