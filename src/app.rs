@@ -20,6 +20,7 @@ use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
 use crate::templates::{Engine, Limits};
+use crate::upkeep::Upkeep;
 
 /// How long an idempotency key is remembered.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,8 +32,6 @@ pub struct App {
     pub addr: SocketAddr,
     pub store: Arc<dyn Store>,
     pub delivery: Arc<Delivery>,
-    /// Where CRM records come from.
-    pub records: Arc<Sources>,
     /// Whether requests need a key.
     pub needs_key: bool,
     lifecycle: Lifecycle,
@@ -92,6 +91,13 @@ impl App {
                 upkeep.run_upkeep();
             }
         });
+        let upkeep = Upkeep::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            settings.retention,
+            lifecycle.tracker(),
+            lifecycle.soft(),
+        );
         let options = http_options(settings, addr);
         let header_time_limit = options.header_time_limit;
         let api = Arc::new(ApiParts {
@@ -103,6 +109,7 @@ impl App {
             options,
             imports: ImportPlaces::default(),
             metrics,
+            upkeep,
             stopping: lifecycle.soft().clone(),
         });
         let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
@@ -112,7 +119,7 @@ impl App {
             None => announce(&settings.ledger.data_dir, addr),
             Some(_) => None,
         };
-        Ok(App { addr, store, delivery, records, needs_key, lifecycle, grace, announced })
+        Ok(App { addr, store, delivery, needs_key, lifecycle, grace, announced })
     }
 
     /// Runs until told to stop, then settles what runs.

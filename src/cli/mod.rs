@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod erase;
 pub mod import;
 pub mod keys;
 pub mod ledger;
@@ -52,6 +53,7 @@ pub enum Command {
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
     Suppressions(suppressions::SuppressionsArgs),
+    Erase(erase::EraseArgs),
     Import(import::ImportArgs),
     Records(records::RecordsArgs),
     Config(config::ConfigArgs),
@@ -94,6 +96,7 @@ impl Cli {
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
             Command::Import(args) => import::run(args, usual, printer).await,
             Command::Records(args) => records::run(args, usual, printer).await,
+            Command::Erase(args) => erase::run(args, usual, printer).await,
             Command::Config(args) => config::run(&args, &usual()?, printer),
             Command::Demo(args) => demo::run(args, printer).await,
             Command::Doctor(args) => doctor::run(args, usual(), printer).await,

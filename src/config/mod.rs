@@ -12,6 +12,7 @@ pub mod limits;
 pub mod log;
 pub mod queue;
 pub mod records;
+pub mod retention;
 pub mod telegram;
 pub mod templates;
 pub mod whatsapp;
@@ -38,6 +39,7 @@ pub struct Settings {
     pub delivery: delivery::DeliverySettings,
     pub templates: templates::TemplateSettings,
     pub log: log::LogSettings,
+    pub retention: retention::RetentionSettings,
     #[serde(default)]
     pub keys: keys::KeySettings,
     #[serde(default)]

@@ -4,6 +4,7 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod erasures;
 mod extract;
 mod health;
 mod idempotency;
@@ -39,6 +40,7 @@ use self::problem::Problem;
 use crate::delivery::Delivery;
 use crate::domain::{Clock, IdSource};
 use crate::store::Store;
+use crate::upkeep::Upkeep;
 
 /// What bounds a request; the section `[http]` of the settings.
 #[derive(Clone, Debug)]
@@ -62,6 +64,7 @@ pub struct ApiParts {
     pub options: HttpOptions,
     pub imports: ImportPlaces,
     pub metrics: PrometheusHandle,
+    pub upkeep: Arc<Upkeep>,
     /// Cancelled when no new work may begin: readiness says so.
     pub stopping: CancellationToken,
 }
@@ -113,6 +116,9 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(preview::test))
         .routes(routes!(records::list))
         .routes(routes!(records::show, records::replace, records::change, records::delete))
+        .routes(routes!(erasures::erase))
+        .routes(routes!(erasures::list))
+        .routes(routes!(erasures::show))
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::delete));
     let streamed = OpenApiRouter::new().routes(routes!(import::import_records));

@@ -17,6 +17,7 @@ mod plan;
 pub mod postgres;
 pub mod records;
 mod recovery;
+pub mod retention;
 mod search;
 pub mod sql;
 pub mod sqlite;
@@ -42,6 +43,7 @@ pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals
 pub use personal::ERASED;
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
+pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};
 pub use verify::{Finding, Verify, VerifyReport};
@@ -51,7 +53,7 @@ use crate::domain::Clock;
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
 pub trait Store:
-    Ledger + Lookup + Records + Erasures + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+    Ledger + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
 {
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;

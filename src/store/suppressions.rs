@@ -3,7 +3,7 @@
 //! When a person is erased their opt-outs stay, with a hash where the address was: it is still known that they are
 //! not to be written to, and no longer who they are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -89,7 +89,7 @@ impl<S: Sql> Suppressions for S {
     ) -> Result<Vec<(String, SuppressionScope)>, StoreError> {
         /// SQLite takes 32,766 values a statement, two of each address; this keeps its text small, too.
         const AT_ONCE: usize = 500;
-        let mut found = Vec::new();
+        let mut found = HashSet::new();
         for addresses in addresses.chunks(AT_ONCE) {
             let by_hash: HashMap<_, _> = addresses.iter().map(|address| (hashed(channel, address), address)).collect();
             let places: Vec<_> = (2..addresses.len() + by_hash.len() + 2).map(|n| format!("${n}")).collect();
@@ -101,13 +101,10 @@ impl<S: Sql> Suppressions for S {
             values.extend(addresses.iter().chain(by_hash.keys()).map(|address| Value::from(address.as_str())));
             for row in self.read("checking suppressions", sql, values).await? {
                 let (kept, scope) = (row.text(0)?, row.word(1, SuppressionScope::from_code)?);
-                let address = by_hash.get(&kept).map_or(kept, |address| (*address).clone());
-                if !found.contains(&(address.clone(), scope)) {
-                    found.push((address, scope));
-                }
+                found.insert((by_hash.get(&kept).map_or(kept, |address| (*address).clone()), scope));
             }
         }
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError> {

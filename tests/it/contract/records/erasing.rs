@@ -196,7 +196,7 @@ async fn assert_erased(ledger: &TestLedger, world: &World) {
     ledger.assert_balances().await;
 }
 
-async fn nothing_of_a_person_is_left(ledger: TestLedger) {
+async fn nothing_of_a_person_is_left(mut ledger: TestLedger) {
     let world = world(&ledger).await;
     assert!(tables_with(&ledger, TRACES).await.len() >= 6, "the test would see it");
     let erasure =
@@ -220,6 +220,7 @@ async fn nothing_of_a_person_is_left(ledger: TestLedger) {
     assert_eq!(ledger.raw_count("erasing").await, 0);
     // Nothing of it is handed out any more.
     ledger.advance(Duration::from_secs(7200)).await;
+    ledger.epoch = ledger.begin_epoch().await;
     assert!(ledger.open(&ledger.take().await).await.is_empty());
     ledger.assert_balances().await;
 }

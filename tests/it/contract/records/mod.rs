@@ -2,6 +2,7 @@
 
 mod dump;
 mod erasing;
+mod retention;
 mod saving;
 mod searching;
 
