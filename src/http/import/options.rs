@@ -51,31 +51,43 @@ pub(super) fn options(
     let mut errors = Vec::new();
     for (name, value) in query {
         let is_read = match name.as_str() {
-            "format" => match value.as_str() {
-                "csv" => Some(options.format = Some(Format::Csv)),
-                "ndjson" | "jsonl" => Some(options.format = Some(Format::Ndjson)),
-                _ => None,
-            },
-            "encoding" => TextEncoding::parse(&value).map(|encoding| options.encoding = Some(encoding)),
-            "delimiter" => Delimiter::parse(&value).map(|delimiter| options.delimiter = Some(delimiter)),
-            "map" => Mapping::parse(&value).map(|mapping| options.map.push(mapping)),
-            "mode" => match value.as_str() {
-                "merge" => Some(options.how = SaveHow::Merge),
-                "replace" => Some(options.how = SaveHow::Replace),
-                _ => None,
-            },
-            "dryRun" => value.parse().ok().map(|is_dry_run| options.is_dry_run = is_dry_run),
+            "format" => keep(&mut options.format, format_named(&value).map(Some)),
+            "encoding" => keep(&mut options.encoding, TextEncoding::parse(&value).map(Some)),
+            "delimiter" => keep(&mut options.delimiter, Delimiter::parse(&value).map(Some)),
+            "map" => Mapping::parse(&value).map(|mapping| options.map.push(mapping)).is_some(),
+            "mode" => keep(&mut options.how, mode_named(&value)),
+            "dryRun" => keep(&mut options.is_dry_run, value.parse().ok()),
             _ => {
-                let detail = format!("there is no parameter `{name}` here");
-                errors.push(FieldError::new(String::new(), detail));
+                errors.push(FieldError::new("", format!("there is no parameter `{name}` here")));
                 continue;
             }
         };
-        if is_read.is_none() {
+        if !is_read {
             errors.push(FieldError::new(format!("/{name}"), expected(&name)));
         }
     }
     if errors.is_empty() { Ok(options) } else { Err(Problem::invalid(errors)) }
+}
+
+/// False when there is nothing to keep.
+fn keep<T>(place: &mut T, read: Option<T>) -> bool {
+    read.map(|read| *place = read).is_some()
+}
+
+fn format_named(name: &str) -> Option<Format> {
+    match name {
+        "csv" => Some(Format::Csv),
+        "ndjson" | "jsonl" => Some(Format::Ndjson),
+        _ => None,
+    }
+}
+
+fn mode_named(name: &str) -> Option<SaveHow> {
+    match name {
+        "merge" => Some(SaveHow::Merge),
+        "replace" => Some(SaveHow::Replace),
+        _ => None,
+    }
 }
 
 fn expected(parameter: &str) -> &'static str {
