@@ -17,8 +17,7 @@ Examples:
   vestnik templates show order-ready --version 1
   vestnik templates list --json
 
-A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language,
-header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
+A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language, header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
 
 /// List, show, save and delete templates.
 #[derive(Debug, clap::Args)]
