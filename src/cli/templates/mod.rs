@@ -24,8 +24,7 @@ Examples:
   vestnik templates export templates/         # a file each, to keep in git …
   vestnik templates apply templates/          # … and back: shows the difference first
 
-A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language,
-header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
+A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language, header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
 
 /// List, show, save and delete templates.
 #[derive(Debug, clap::Args)]
