@@ -113,7 +113,7 @@ fn a_mistake_is_named_with_its_path() {
     insta::assert_snapshot!(said, @r#"
     setting `http.listen` (from vestnik.toml): invalid socket address syntax
     setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
-    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `keys`, `queue`, `records`, `whatsapp`, `telegram`
+    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`
     setting `http` (from vestnik.toml): is a section: write [http] and its settings below
     setting `http.body_limit_bytes` (from the environment): expected an integer, got string "many"
     setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
