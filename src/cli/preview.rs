@@ -126,7 +126,10 @@ fn head(channel: &Value) -> String {
     if channel["length"].is_object() {
         let length = &channel["length"];
         let what = if channel["subject"].is_string() { "subject " } else { "" };
-        let unit = field(length, "unit").replace('_', " ");
+        let unit = match &*field(length, "unit") {
+            "utf16_units" => "UTF-16 units".to_owned(),
+            unit => unit.to_owned(),
+        };
         add(format!("{what}{} of {} {unit}", field(length, "length"), field(length, "limit")));
     }
     if channel["sms"].is_object() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::context::{address, explain};
+use super::context::{address, explain, reader};
 use super::{Delivery, DirectError, SendingAccount};
 use crate::domain::message::Content;
 use crate::domain::notification::is_expired;
@@ -155,7 +155,9 @@ impl Delivery {
         let data = Value::Object(records.data(&request.data));
         let content = match (&template, &request.text) {
             (Some(saved), _) => {
-                let rendered = self.renderer.render(&saved.template, request.channel, &data);
+                let to = recipient.as_ref().map_or_else(|()| String::new(), ToString::to_string);
+                let reader = reader(&to, request.channel, records, &data);
+                let rendered = self.renderer.render(&saved.template, request.channel, &data, reader);
                 rendered.map_err(|error| wrong.push(explain(Refusal::of_rendering(&error), records))).ok()
             }
             (None, Some(text)) => {

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::{Delivery, DirectError, Refusal};
 use crate::domain::template::TemplateBody;
 use crate::domain::{Channel, RecordIds};
-use crate::records::{Loaded, NoAddress, RecordSet, SourceError};
-use crate::templates::Preview;
+use crate::records::{Loaded, NoAddress, RecordSet, Role, SourceError};
+use crate::templates::{Preview, Reader};
 
 /// A template filled in and not sent.
 pub struct Tried {
@@ -31,7 +31,9 @@ impl Delivery {
     ) -> Result<Tried, DirectError> {
         let records = self.records_of(std::slice::from_ref(ids)).await?.of(ids);
         let data = Value::Object(records.data(data));
-        let preview = self.renderer.preview(body, &data, locale);
+        let of_records = Reader::of(&data, records.addressee().ok().map(Role::as_str));
+        let reader = Reader { locale: locale.or(of_records.locale), ..of_records };
+        let preview = self.renderer.preview(body, &data, reader);
         let preview = preview.map_err(|error| DirectError::Refused(vec![Refusal::of_rendering(&error)]))?;
         Ok(Tried { preview, records })
     }
@@ -46,6 +48,11 @@ pub(super) fn address(given: Option<&str>, channel: Channel, records: &RecordSet
             Refusal::new(pointer, "address", error.to_string())
         }),
     }
+}
+
+/// Who reads what goes to `recipient`.
+pub(super) fn reader<'a>(recipient: &str, channel: Channel, records: &RecordSet, data: &'a Value) -> Reader<'a> {
+    Reader::of(data, records.reader(channel, recipient).map(Role::as_str))
 }
 
 /// Says of a missing variable when the record is missing that would have it.

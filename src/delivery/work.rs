@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::accept::is_marketing;
+use super::context::reader;
 use super::record::OpenAttempt;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
@@ -274,7 +275,8 @@ impl Delivery {
             None => Map::new(),
         };
         let data = Value::Object(records.data(&given));
-        let rendered = self.renderer.render(template, found.channel, &data);
+        let reader = reader(&found.recipient, found.channel, records, &data);
+        let rendered = self.renderer.render(template, found.channel, &data, reader);
         rendered.map_err(|error| ProviderError::new("template", error.to_string()))
     }
 

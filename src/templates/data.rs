@@ -35,15 +35,26 @@ pub(super) fn rendering(state: &State<'_, '_>) -> Arc<Rendering> {
     found.unwrap_or_else(|| NONE.clone())
 }
 
-/// The recipient's language, where the data says it: the contact's, else the lead's.
-pub(super) fn locale_of(data: &Json) -> Option<&str> {
-    let of = |record: &str| data.get(record)?.get("locale")?.as_str().filter(|locale| !locale.is_empty());
-    of("contact").or_else(|| of("lead"))
+/// Who reads a message: their language chooses the variant, and their time zone is that of its dates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader<'a> {
+    pub locale: Option<&'a str>,
+    pub zone: Option<&'a str>,
 }
 
-/// The recipient's time zone, where the data says it.
-pub(super) fn zone_of(data: &Json) -> Option<&str> {
-    data.get("contact")?.get("timezone")?.as_str().filter(|zone| !zone.is_empty())
+impl<'a> Reader<'a> {
+    /// What the data says of the record that is written to (`contact`, `manager`, …). Where none is known, the contact's
+    /// language, else the lead's.
+    pub fn of(data: &'a Json, record: Option<&str>) -> Self {
+        let said = |record: &str, field| data.get(record)?.get(field)?.as_str().filter(|text| !text.is_empty());
+        match record {
+            Some(record) => Reader { locale: said(record, "locale"), zone: said(record, "timezone") },
+            None => Reader {
+                locale: said("contact", "locale").or_else(|| said("lead", "locale")),
+                zone: said("contact", "timezone").or_else(|| said("lead", "timezone")),
+            },
+        }
+    }
 }
 
 /// Takes over a JSON value. A null counts as missing, so that no customer reads "Dear None": it is left out of an object

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::cache::Cache;
 use super::compiled::Compiled;
+use super::data::Reader;
 use super::output::print;
 use super::parts::Form;
 use super::{Limits, RenderError, TemplateProblems, filters, limits};
@@ -37,13 +38,18 @@ impl Engine {
         &self.language
     }
 
-    /// Makes what `channel` sends, in the variant nearest to the recipient's locale (`contact.locale`, else
-    /// `lead.locale`) that has something for the channel. WhatsApp takes the approved template, else its free text;
+    /// Makes what `channel` sends, in the variant nearest to the reader's locale that has something for the channel. WhatsApp takes the approved template, else its free text;
     /// Telegram its HTML; SMS its text; and all three the common text where there is none. An e-mail takes only its own.
     /// `data` is an object, and a null in it counts as missing.
-    pub fn render(&self, template: &Template, channel: Channel, data: &Json) -> Result<Content, RenderError> {
+    pub fn render(
+        &self,
+        template: &Template,
+        channel: Channel,
+        data: &Json,
+        reader: Reader<'_>,
+    ) -> Result<Content, RenderError> {
         let compiled = self.compiled(template)?;
-        self.fill_in(&compiled, channel, data, None).map(|filled| filled.content)
+        self.fill_in(&compiled, channel, data, reader).map(|filled| filled.content)
     }
 
     fn compiled(&self, template: &Template) -> Result<Arc<Compiled>, RenderError> {

@@ -4,7 +4,7 @@ use minijinja::{ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::compiled::{ApprovedParts, Compiled, CompiledPart, EmailParts};
-use super::data::{Rendering, locale_of, root, zone_of};
+use super::data::{Reader, Rendering, root};
 use super::html::{beginnings, check_links};
 use super::output::{
     BoundedWriter, is_blank, on_one_line, telegram_html_units, utf16_units, without_controls, without_gaps,
@@ -30,18 +30,17 @@ struct Filling<'a> {
 }
 
 impl Engine {
-    /// `locale` is the recipient's if the data shall not say it.
     pub(super) fn fill_in<'a>(
         &self,
         compiled: &'a Compiled,
         channel: Channel,
         data: &Json,
-        locale: Option<&str>,
+        reader: Reader<'_>,
     ) -> Result<Filled<'a>, RenderError> {
         let Some(fields) = data.as_object() else { return Err(RenderError::NotAnObject) };
-        let variant = compiled.choose(locale.or_else(|| locale_of(data)), channel);
+        let variant = compiled.choose(reader.locale, channel);
         let variant = variant.ok_or(RenderError::NoBody { channel })?;
-        let rendering = Rendering { language: variant.language, zone: zone_of(data).map(Into::into) };
+        let rendering = Rendering { language: variant.language, zone: reader.zone.map(Into::into) };
         let filling = Filling { engine: self, compiled, channel, root: root(fields, rendering) };
         let text = |part: &Option<CompiledPart>| match part {
             Some(part) => filling.text(part),

@@ -23,10 +23,13 @@ mod output;
 mod parts;
 mod position;
 mod preview;
+#[cfg(test)]
+mod tests;
 mod warnings;
 mod whatsapp;
 
 pub use check::Checked;
+pub use data::Reader;
 pub use engine::Engine;
 pub use error::{Place, RenderError, TemplateProblem, TemplateProblems};
 pub use limits::Limits;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value as Json};
 
 use super::compiled::Compiled;
-use super::data::locale_of;
+use super::data::Reader;
 use super::output::{telegram_html_text, utf16_units};
 use super::{Engine, RenderError, TemplateProblems, limits};
 use crate::domain::message::RenderedWhatsAppTemplate;
@@ -68,22 +68,23 @@ impl LengthUnit {
 const MISSING: usize = 100;
 
 impl Engine {
-    /// Fills in a template that need not be saved; nothing of it is kept. `locale` stands for the recipient's.
-    pub fn preview(&self, body: &TemplateBody, data: &Json, locale: Option<&str>) -> Result<Preview, RenderError> {
+    /// Fills in a template that need not be saved; nothing of it is kept.
+    pub fn preview(&self, body: &TemplateBody, data: &Json, reader: Reader<'_>) -> Result<Preview, RenderError> {
         let broken = |problem| RenderError::Broken(TemplateProblems(vec![problem]));
         let compiled = self.compile(body).map_err(broken)?;
         if !data.is_object() {
             return Err(RenderError::NotAnObject);
         }
         let serves = |&channel: &Channel| body.variants().any(|(_, _, variant)| variant.serves(channel));
+        let variables = self.variables(body);
         let mut missing = BTreeSet::new();
         let mut channels = Vec::new();
         for channel in Channel::ALL.into_iter().filter(serves) {
-            channels.push(self.preview_channel(body, &compiled, channel, data, locale));
-            self.find_missing(&compiled, channel, data, locale, &mut missing);
+            channels.push(self.preview_channel(body, &compiled, channel, data, reader));
+            self.find_missing(&compiled, channel, data, reader, &variables, &mut missing);
         }
         let lacks = |variable: &String| !missing.contains(variable) && find(data, variable).is_none();
-        let unset = self.variables(body).into_iter().filter(lacks).collect();
+        let unset = variables.into_iter().filter(lacks).collect();
         Ok(Preview { channels, missing: missing.into_iter().collect(), unset })
     }
 
@@ -93,9 +94,9 @@ impl Engine {
         compiled: &Compiled,
         channel: Channel,
         data: &Json,
-        locale: Option<&str>,
+        reader: Reader<'_>,
     ) -> ChannelPreview {
-        match self.fill_in(compiled, channel, data, locale) {
+        match self.fill_in(compiled, channel, data, reader) {
             Ok(filled) => {
                 let of_locale = body.variants().find(|(locale, ..)| *locale == filled.locale);
                 let approved = of_locale.and_then(|(_, _, variant)| variant.whatsapp_template.as_ref());
@@ -110,7 +111,7 @@ impl Engine {
                 }
             }
             Err(error) => {
-                let variant = compiled.choose(locale.or_else(|| locale_of(data)), channel);
+                let variant = compiled.choose(reader.locale, channel);
                 let locale = variant.and_then(|variant| variant.locale.clone());
                 ChannelPreview { channel, locale, content: Err(error), text: None, length: None, sms: None }
             }
@@ -123,21 +124,36 @@ impl Engine {
         compiled: &Compiled,
         channel: Channel,
         data: &Json,
-        locale: Option<&str>,
+        reader: Reader<'_>,
+        variables: &[String],
         missing: &mut BTreeSet<String>,
     ) {
         let mut data = data.clone();
+        let mut records = Vec::new();
         for _ in 0..MISSING {
-            let Err(RenderError::Missing { variable, .. }) = self.fill_in(compiled, channel, &data, locale) else {
-                return;
+            let Err(RenderError::Missing { variable, .. }) = self.fill_in(compiled, channel, &data, reader) else {
+                break;
             };
-            let is_filled = fill(&mut data, &variable);
-            missing.insert(variable);
+            // Of a record that is missing as a whole, its fields are what a person can give.
+            let is_record = variables.iter().any(|known| is_within(known, &variable));
+            let stand_in = if is_record { Map::new().into() } else { 1.into() };
+            let is_filled = fill(&mut data, &variable, stand_in);
+            if is_record {
+                records.push(variable);
+            } else {
+                missing.insert(variable);
+            }
             if !is_filled {
-                return;
+                break;
             }
         }
+        records.retain(|record| !missing.iter().any(|found| is_within(found, record)));
+        missing.extend(records);
     }
+}
+
+fn is_within(variable: &str, record: &str) -> bool {
+    variable.strip_prefix(record).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// What stands at a path like `contact.name`.
@@ -145,8 +161,8 @@ fn find<'a>(data: &'a Json, variable: &str) -> Option<&'a Json> {
     variable.split('.').try_fold(data, |at, field| at.get(field)).filter(|found| !found.is_null())
 }
 
-/// Puts a number there, which nearly every filter can work with. False if it cannot be put there.
-fn fill(data: &mut Json, variable: &str) -> bool {
+/// Puts something there: of values a number, which nearly every filter can work with. False if it cannot be put there.
+fn fill(data: &mut Json, variable: &str, stand_in: Json) -> bool {
     let is_name = |field: &str| !field.is_empty() && field.chars().all(|c| c.is_alphanumeric() || c == '_');
     let mut fields = variable.split('.').peekable();
     let mut at = data;
@@ -155,7 +171,7 @@ fn fill(data: &mut Json, variable: &str) -> bool {
         let entry = object.entry(field).or_insert(Json::Null);
         if fields.peek().is_none() {
             let was_missing = entry.is_null();
-            *entry = 1.into();
+            *entry = stand_in;
             return was_missing;
         }
         if entry.is_null() {

@@ -103,8 +103,9 @@ fn missing_channels(body: &TemplateBody, warnings: &mut Vec<TemplateProblem>) {
 const KINDS: &[(&str, &str)] =
     &[("contact", "contact"), ("lead", "lead"), ("deal", "deal"), ("company", "company"), ("manager", "contact")];
 
-/// Variables that no record could fill: `known` names the fields that records of a kind (`contact`, `lead`, `deal`,
-/// `company`) have. A kind without any is one without records yet, about which nothing can be said.
+/// Variables that no record could fill.
+///
+/// `known` names the fields that records of a kind (`contact`, `lead`, `deal`, `company`) have. A kind without any is one without records yet, about which nothing can be said.
 pub fn unknown_fields(variables: &[String], known: &dyn Fn(&str) -> BTreeSet<String>) -> Vec<TemplateProblem> {
     let mut fields_of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut warnings = Vec::new();

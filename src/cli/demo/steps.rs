@@ -69,6 +69,7 @@ async fn apply_templates(stage: &Stage) -> anyhow::Result<()> {
 async fn preview(stage: &Stage) -> anyhow::Result<()> {
     stage.heading("A preview on a deal: its contact and manager come along, in the contact's language")?;
     let said = stage.run(&["preview", "order-ready", "--deal", "d-1042"], 0).await?;
+    let said = said.replace('\u{a0}', " ");
     ensure!(said.contains("3 товара на 12 500,50 ₽"), "money or plurals came out otherwise: {said}");
     let said = stage.run(&["preview", "order-ready", "--deal", "d-1043", "--channel", "sms"], 0).await?;
     ensure!(said.contains("GSM-7, 1 part"), "the SMS was measured otherwise: {said}");

@@ -120,7 +120,7 @@ impl RecordSet {
     /// Where a notification without a recipient goes: to the contact; where none is named the lead; else the company.
     /// Whoever it is, nobody else is written to because they have no address.
     pub fn address(&self, channel: Channel) -> Result<String, NoAddress> {
-        let record = self.addressee()?;
+        let Some(record) = self.get(self.addressee()?) else { return Err(NoAddress::Nobody) };
         let field = Record::address_field(channel);
         record.address(channel).ok_or_else(|| {
             let (kind, id) = (record.kind, record.id.to_string());
@@ -131,11 +131,11 @@ impl RecordSet {
         })
     }
 
-    /// The record that [`address`](Self::address) is taken from; whose locale and time zone count.
-    pub fn addressee(&self) -> Result<&Arc<Record>, NoAddress> {
+    /// Whose [`address`](Self::address) is taken; they are there.
+    pub fn addressee(&self) -> Result<Role, NoAddress> {
         for role in [Role::Contact, Role::Lead, Role::Company] {
-            if let Some(record) = self.get(role) {
-                return Ok(record);
+            if self.get(role).is_some() {
+                return Ok(role);
             }
             if let Some(missing) = self.missing.iter().find(|missing| missing.role == role) {
                 return Err(missing.clone().into());
@@ -143,6 +143,13 @@ impl RecordSet {
         }
         // A deal that is not there would have named somebody.
         Err(self.missing.first().map_or(NoAddress::Nobody, |missing| missing.clone().into()))
+    }
+
+    /// Who reads what goes to `address`: whoever has it, the contact first. None if it is nobody's.
+    pub fn reader(&self, channel: Channel, address: &str) -> Option<Role> {
+        let has =
+            |role: &Role| self.get(*role).and_then(|record| record.address(channel)).is_some_and(|own| own == address);
+        [Role::Contact, Role::Manager, Role::Lead, Role::Company].into_iter().find(has)
     }
 
     /// The id that records found so far give to this role.

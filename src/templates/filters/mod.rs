@@ -52,12 +52,47 @@ pub(super) fn install(language: &mut Environment<'static>) {
     language.add_filter("plural", words::plural);
     language.add_filter("phone", words::phone);
     for (name, shown) in [("date", Shown::Date), ("time", Shown::Time), ("datetime", Shown::DateAndTime)] {
-        language.add_filter(
-            name,
-            move |state: &State<'_, '_>, value: &Value, style: Option<Value>, options: Kwargs| {
-                time::moment(shown, state, value, style, &options)
-            },
-        );
+        let filter = move |state: &State<'_, '_>, value: &Value, placed: Rest<Value>, named: Kwargs| {
+            time::moment(shown, state, value, &placed, named)
+        };
+        language.add_filter(name, filter);
+    }
+}
+
+/// What a filter was given beside its value: one thing by its place, the others by name.
+struct Arguments {
+    first: Option<Value>,
+    named: Kwargs,
+}
+
+impl Arguments {
+    /// A missing value is not the same as no value, so that the engine's own optional arguments will not do.
+    fn of(placed: &[Value], named: Kwargs) -> Result<Arguments, Error> {
+        placed.iter().try_for_each(given)?;
+        if placed.len() > 1 {
+            return Err(Error::from(ErrorKind::TooManyArguments));
+        }
+        Ok(Arguments { first: placed.first().cloned(), named })
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Value>, Error> {
+        if !self.named.has(name) {
+            return Ok(None);
+        }
+        let value: Value = self.named.get(name)?;
+        given(&value)?;
+        Ok(Some(value))
+    }
+
+    /// The first, which has a name, too.
+    fn first_or_named(&self, name: &str) -> Result<Option<Value>, Error> {
+        let named = self.named(name)?;
+        Ok(self.first.clone().or(named))
+    }
+
+    /// Refuses names that mean nothing.
+    fn finish(&self) -> Result<(), Error> {
+        self.named.assert_all_used()
     }
 }
 
@@ -73,8 +108,8 @@ fn wrong(message: impl Into<String>) -> Error {
 /// An error that names the variable, where the value is missing.
 fn given(value: &Value) -> Result<(), Error> {
     if value.is_undefined() {
-        // Taking a text out of it fails with the engine's own trace of where it came from.
-        from_args::<(&str,)>(std::slice::from_ref(value)).map(drop)?;
+        // Taking a number out of it fails with the engine's own trace of where it came from.
+        from_args::<(f64,)>(std::slice::from_ref(value)).map(drop)?;
     }
     Ok(())
 }

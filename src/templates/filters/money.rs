@@ -3,11 +3,11 @@
 //! Amounts are handled as the digits they are written in: no binary fraction comes near them. A text that could be read
 //! in two ways is refused, because the wrong one is a thousand times the right one.
 
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, State, Value};
 
 use super::language::Language;
-use super::{COST, given, language, wrong};
+use super::{Arguments, COST, given, language, wrong};
 
 const NO_BREAK: char = '\u{a0}';
 /// More digits than any amount has.
@@ -51,31 +51,27 @@ const CURRENCIES: &[Currency] = &[
 ];
 
 /// `amount | money`, `money('USD')`, `money(currency='USD', decimals=0)`. Without `decimals` a whole amount has none.
-pub(super) fn money(
-    state: &State<'_, '_>,
-    value: &Value,
-    currency: Option<Value>,
-    options: Kwargs,
-) -> Result<String, Error> {
+pub(super) fn money(state: &State<'_, '_>, value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     state.consume_fuel(COST)?;
     given(value)?;
-    let named: Option<Value> = options.get("currency")?;
-    let decimals: Option<u8> = options.get("decimals")?;
-    options.assert_all_used()?;
-    let code = currency.or(named);
-    if let Some(code) = &code {
-        given(code)?;
-    }
+    let arguments = Arguments::of(&placed, named)?;
+    let code = arguments.first_or_named("currency")?;
+    let decimals = arguments.named("decimals")?;
+    arguments.finish()?;
     let code = code.as_ref().map_or("RUB", |code| code.as_str().unwrap_or_default());
     let Some(currency) = CURRENCIES.iter().find(|currency| currency.code.eq_ignore_ascii_case(code)) else {
         let known: Vec<_> = CURRENCIES.iter().map(|currency| currency.code).collect();
         let code: String = code.chars().take(20).collect();
         return Err(wrong(format!("money knows no currency `{code}`: it knows {}", known.join(", "))));
     };
-    if decimals.is_some_and(|decimals| decimals > 4) {
-        return Err(wrong("money shows at most 4 decimals"));
-    }
-    let amount = Amount::parse(value)?.rounded(decimals.map_or(currency.decimals, usize::from));
+    let decimals = match &decimals {
+        Some(decimals) => match decimals.as_usize() {
+            Some(decimals @ 0..=4) => Some(decimals),
+            _ => return Err(wrong("money shows 0 to 4 decimals")),
+        },
+        None => None,
+    };
+    let amount = Amount::parse(value)?.rounded(decimals.unwrap_or(currency.decimals));
     let drops_zeros = decimals.is_none() && amount.fraction.bytes().all(|digit| digit == b'0');
     Ok(written(&amount, drops_zeros, currency, language(state)?))
 }

@@ -10,7 +10,7 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, State, Value};
 
 use super::language::Language;
-use super::{COST, given, language, rendering, wrong};
+use super::{Arguments, COST, given, language, rendering, wrong};
 
 /// Longer than any way to write a moment.
 const LONGEST: usize = 100;
@@ -27,18 +27,15 @@ pub(super) fn moment(
     shown: Shown,
     state: &State<'_, '_>,
     value: &Value,
-    style: Option<Value>,
-    options: &Kwargs,
+    placed: &[Value],
+    named: Kwargs,
 ) -> Result<String, Error> {
     state.consume_fuel(COST)?;
     given(value)?;
-    let named: Option<Value> = options.get("style")?;
-    let zone: Option<Value> = options.get("zone")?;
-    options.assert_all_used()?;
-    let style = style.or(named);
-    for option in style.iter().chain(&zone) {
-        given(option)?;
-    }
+    let arguments = Arguments::of(placed, named)?;
+    let style = arguments.first_or_named("style")?;
+    let zone = arguments.named("zone")?;
+    arguments.finish()?;
     let zone = zone.as_ref().map_or_else(|| rendering(state).zone.clone(), |zone| zone.as_str().map(Into::into));
     let language = language(state)?;
     let (at, has_time) = parse(value, zone.as_deref())?;

@@ -1,9 +1,9 @@
 //! `plural` and `phone`.
 
-use minijinja::value::{Rest, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, State, Value};
 
-use super::{COST, given, language, plain, wrong};
+use super::{Arguments, COST, given, language, plain, wrong};
 
 /// `n | plural('заявка', 'заявки', 'заявок')`, `n | plural('lead', 'leads')`: the form alone, without the number.
 pub(super) fn plural(state: &State<'_, '_>, value: &Value, forms: Rest<Value>) -> Result<Value, Error> {
@@ -49,15 +49,19 @@ pub(super) fn plural(state: &State<'_, '_>, value: &Value, forms: Rest<Value>) -
 
 /// `contact.phone | phone`: `+7 999 123-45-67`. A number without `+` is read as one of `region`; what is no phone number
 /// stays as it is, because what was typed there may still tell a person something.
-pub(super) fn phone(state: &State<'_, '_>, value: &Value, region: Option<Value>) -> Result<Value, Error> {
+pub(super) fn phone(state: &State<'_, '_>, value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     /// Longer than any number.
     const LONGEST: usize = 40;
+    /// Reading a number is some hundred times an instruction.
+    const COST: u64 = 400;
     state.consume_fuel(COST)?;
     given(value)?;
     plain(value)?;
+    let arguments = Arguments::of(&placed, named)?;
+    let region = arguments.first_or_named("region")?;
+    arguments.finish()?;
     let region = match &region {
         Some(region) => {
-            given(region)?;
             let code = region.as_str().unwrap_or_default();
             Some(code.parse::<phonenumber::country::Id>().map_err(|_| {
                 let code: String = code.chars().take(20).collect();

@@ -186,19 +186,16 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Takes everything up to the end of `mark`, in which no code may stand.
-    fn up_to(&mut self, marks: &[&str], what: &str) -> Result<usize, Objection> {
-        let rest = self.rest();
-        let found = marks.iter().filter_map(|mark| rest.find(mark).map(|at| (at, mark.len()))).min();
-        let Some((end, length)) = found else {
+    /// Takes everything up to the end of the mark found at `end`, in which no code may stand.
+    fn up_to(&mut self, end: Option<usize>, length: usize, what: &str) -> Result<(), Objection> {
+        let Some(end) = end else {
             return self.no(self.at, format!("this {what} is never closed"));
         };
-        let code = rest[..end].find(|c| code_at(c).is_some());
-        if let Some(code) = code {
+        if let Some(code) = self.rest()[..end].find(|c| code_at(c).is_some()) {
             return self.no(self.at + code, format!("a value cannot be kept from doing harm inside a {what}"));
         }
         self.at += end + length;
-        Ok(self.at - length)
+        Ok(())
     }
 
     fn comment(&mut self) -> Result<(), Objection> {
@@ -212,12 +209,22 @@ impl<'a> Scan<'a> {
             }
         }
         self.at += "<!--".len();
-        self.up_to(&["-->", "--!>"], "comment (`{# … #}` is one that is not sent)").map(drop)
+        let rest = self.rest();
+        let ends = rest.match_indices("--").map(|(at, _)| at).find_map(|at| match &rest.as_bytes()[at + 2..] {
+            [b'>', ..] => Some((at, "-->".len())),
+            [b'!', b'>', ..] => Some((at, "--!>".len())),
+            // Of three in a row the last two may be the end.
+            [b'-', b'>', ..] => Some((at + 1, "-->".len())),
+            [b'-', b'!', b'>', ..] => Some((at + 1, "--!>".len())),
+            _ => None,
+        });
+        let (end, length) = ends.map_or((None, 0), |(end, length)| (Some(end), length));
+        self.up_to(end, length, "comment (`{# … #}` is one that is not sent)")
     }
 
     fn declaration(&mut self) -> Result<(), Objection> {
         self.plain_if_captured(self.at..self.at + 1)?;
-        self.up_to(&[">"], "declaration").map(drop)
+        self.up_to(self.rest().find('>'), 1, "declaration")
     }
 
     fn name(&mut self, ends: &[char]) -> Result<String, Objection> {
@@ -233,8 +240,8 @@ impl<'a> Scan<'a> {
         let start = self.at;
         self.at += 2;
         let name = self.name(&['/', '>'])?;
-        let end = self.up_to(&[">"], "closing tag")?;
-        if self.flat.text[start + 1..end].contains(['"', '\'', '<']) {
+        self.up_to(self.rest().find('>'), 1, "closing tag")?;
+        if self.flat.text[start + 1..self.at].contains(['"', '\'', '<']) {
             return self.no(start, "a closing tag holds only its name");
         }
         self.nesting.close(&name);

@@ -4,7 +4,7 @@
 //! tags alone, and the style that each tag got is written into the source; everything else of the source stays as it
 //! is, code and all. `<style>` stays too, for media queries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use css_inline::InlineOptions;
 
@@ -14,15 +14,20 @@ use super::scan::{Attribute, Item, StartTag};
 /// Numbers the tags while the rules are applied.
 const NUMBER: &str = "data-vestnik-tag";
 
-/// Rules, in bytes. Every rule is tried on every tag.
-pub(super) const RULE_BYTES: usize = 24 * 1024;
-/// Rules by tags: what a hostile `*{…}` could write.
-pub(super) const WRITTEN_BYTES: usize = 8 * 1024 * 1024;
+// What applying rules costs, measured on the worst pages: within these bounds, a few hundredths of a second.
+/// Rules, in bytes.
+const RULE_BYTES: usize = 24 * 1024;
+/// Bytes of rules by tags: every rule is tried on every tag, and may write itself into it.
+const RULES_BY_TAGS: usize = 3 * 1024 * 1024;
+/// Different properties: each one of a tag is looked up among those it has.
+const PROPERTIES: usize = 80;
+/// Selectors that look at a tag's neighbours, by tags, by tags: for each tag they go through the others.
+const NEIGHBOURS: usize = 3_000_000;
 
 /// The style of each start tag by its number among the items; none for tags that no rule is for.
 pub(super) fn inlined(flat: &Flat, items: &[Item]) -> Result<HashMap<usize, String>, String> {
     let mut page = String::from("<!DOCTYPE html>");
-    let mut rules = 0;
+    let mut rules = String::new();
     let mut tags = 0;
     let mut in_style = false;
     for (number, item) in items.iter().enumerate() {
@@ -36,25 +41,42 @@ pub(super) fn inlined(flat: &Flat, items: &[Item]) -> Result<HashMap<usize, Stri
             Item::End(name) if is_skipped(name) => {}
             Item::End(name) => page.push_str(&format!("</{name}>")),
             Item::Raw(range) if in_style => {
-                rules += range.len();
+                rules.push_str(&flat.text[range.clone()]);
                 page.push_str(&flat.text[range.clone()]);
                 in_style = false;
             }
             Item::Raw(_) | Item::Text(_) => {}
         }
     }
-    if rules == 0 {
+    if rules.is_empty() {
         return Ok(HashMap::new());
     }
-    if rules > RULE_BYTES {
-        return Err(format!("the rules in its `<style>` are {rules} bytes long; at most {RULE_BYTES}"));
-    }
-    if rules * tags > WRITTEN_BYTES {
-        return Err(format!("{rules} bytes of rules for {tags} tags are too much: use fewer of either"));
-    }
+    check_cost(&rules, tags)?;
     let options = InlineOptions { load_remote_stylesheets: false, ..InlineOptions::default() };
     let styled = options.build().inline(&page).map_err(|error| format!("its styles cannot be read: {error}"))?;
     Ok(read_back(&styled))
+}
+
+fn check_cost(rules: &str, tags: usize) -> Result<(), String> {
+    let bytes = rules.len();
+    if bytes > RULE_BYTES {
+        return Err(format!("the rules in its `<style>` are {bytes} bytes long; at most {RULE_BYTES}"));
+    }
+    if bytes * tags > RULES_BY_TAGS {
+        return Err(format!("{bytes} bytes of rules for {tags} tags are too much: use fewer of either"));
+    }
+    let declarations = rules.split('{').skip(1).filter_map(|body| body.split('}').next());
+    let properties: HashSet<&str> =
+        declarations.flat_map(|body| body.split(';')).filter_map(|one| Some(one.split_once(':')?.0.trim())).collect();
+    if properties.len() > PROPERTIES {
+        return Err(format!("the rules in its `<style>` set more than {PROPERTIES} different properties"));
+    }
+    let looks =
+        ["~", "nth-", "-of-type", "-child", ":has"].map(|sign| rules.matches(sign).count()).iter().sum::<usize>();
+    if looks * tags * tags > NEIGHBOURS {
+        return Err(format!("rules with `~`, `:nth-child` and their kind are too many for {tags} tags"));
+    }
+    Ok(())
 }
 
 /// Scripts are nothing to style, and sheets from elsewhere are not read.

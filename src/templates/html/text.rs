@@ -21,10 +21,9 @@ pub(super) fn derived(source: &str, flat: &Flat, items: &[Item]) -> Result<(Stri
     Ok(with_code(&lines, source, flat))
 }
 
-/// The same content in the few tags that matter to a text.
+/// The same content in the few tags that matter to a text, one block after another and none within another.
 fn plain_html(source: &str, flat: &Flat, items: &[Item]) -> String {
-    let mut html = String::from("<!DOCTYPE html><body>");
-    let mut links = Vec::new();
+    let mut page = Page { html: String::from("<!DOCTYPE html><body><div>"), block: "div", links: Vec::new() };
     let mut head_depth = 0_usize;
     for item in items {
         match item {
@@ -32,49 +31,76 @@ fn plain_html(source: &str, flat: &Flat, items: &[Item]) -> String {
             Item::End(name) if name == "head" => head_depth = head_depth.saturating_sub(1),
             // What prints nothing a person reads still has to be there: a block that began here ends elsewhere.
             Item::Text(range) if head_depth > 0 => {
-                html.extend(flat.text[range.clone()].chars().filter(|&c| code_at(c).is_some()));
+                page.html.extend(flat.text[range.clone()].chars().filter(|&c| code_at(c).is_some()));
             }
-            Item::Text(range) => html.push_str(&flat.text[range.clone()].replace('<', "&lt;")),
+            Item::Text(range) => page.html.push_str(&flat.text[range.clone()].replace('<', "&lt;")),
             Item::Raw(_) => {}
-            Item::Start(tag) => start(&mut html, flat, tag, &mut links),
-            Item::End(name) if name == "a" => {
-                if let Some(Some((address, start))) = links.pop() {
-                    let written = |text: &str| with_code(text.trim(), source, flat).0;
-                    let is_shown = written(&html[start..]) == written(&address);
-                    if !is_shown && !address.trim().is_empty() && !address.starts_with('#') {
-                        html.push_str(&format!(" ({})", address.trim()));
-                    }
+            Item::Start(tag) => page.start(flat, tag),
+            Item::End(name) if name == "a" => page.end_link(|text| with_code(text.trim(), source, flat).0),
+            Item::End(name) => page.end(name),
+        }
+    }
+    page.html
+}
+
+struct Page {
+    html: String,
+    /// The block that is open.
+    block: &'static str,
+    /// The address of each `<a>` around, and where its content begins.
+    links: Vec<Option<(String, usize)>>,
+}
+
+impl Page {
+    fn begin(&mut self, block: &'static str) {
+        self.html.push_str(&format!("</{}><{block}>", self.block));
+        self.block = block;
+    }
+
+    fn start(&mut self, flat: &Flat, tag: &StartTag) {
+        let attribute = |name: &str| tag.attributes.iter().find(|attribute| attribute.name == name);
+        let value = |attribute: &Attribute| flat.text[attribute.value.clone()].replace('<', "&lt;");
+        match tag.name.as_str() {
+            "br" => self.html.push_str("<br>"),
+            "hr" => self.begin("div"),
+            "li" => {
+                self.begin("div");
+                self.html.push_str("* ");
+            }
+            "a" => self.links.push(attribute("href").map(|href| (value(href), self.html.len()))),
+            "img" => self.html.extend(attribute("alt").map(value)),
+            name => {
+                if let Some(block) = block_of(name) {
+                    self.begin(block);
                 }
             }
-            Item::End(name) => end(&mut html, name),
         }
     }
-    html
-}
 
-fn start(html: &mut String, flat: &Flat, tag: &StartTag, links: &mut Vec<Option<(String, usize)>>) {
-    let attribute = |name: &str| tag.attributes.iter().find(|attribute| attribute.name == name);
-    let value = |attribute: &Attribute| flat.text[attribute.value.clone()].replace('<', "&lt;");
-    match tag.name.as_str() {
-        "br" | "hr" | "p" | "blockquote" | "pre" => html.push_str(&format!("<{}>", tag.name)),
-        "li" => html.push_str("<div>* "),
-        "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => html.push_str("<p>"),
-        "div" | "table" | "tr" | "center" | "section" | "ul" | "ol" | "dl" | "dt" | "dd" => html.push_str("<div>"),
-        "a" => links.push(attribute("href").map(|href| (value(href), html.len()))),
-        "img" => html.extend(attribute("alt").map(value)),
-        _ => {}
+    fn end(&mut self, name: &str) {
+        match name {
+            "td" | "th" => self.html.push(' '),
+            _ if block_of(name).is_some() || name == "li" => self.begin("div"),
+            _ => {}
+        }
+    }
+
+    fn end_link(&mut self, written: impl Fn(&str) -> String) {
+        let Some(Some((address, start))) = self.links.pop() else { return };
+        let is_shown = written(&self.html[start..]) == written(&address);
+        if !is_shown && !address.trim().is_empty() && !address.starts_with('#') {
+            self.html.push_str(&format!(" ({})", address.trim()));
+        }
     }
 }
 
-fn end(html: &mut String, name: &str) {
+/// A paragraph has an empty line around it, the others none.
+fn block_of(name: &str) -> Option<&'static str> {
     match name {
-        "p" | "blockquote" | "pre" => html.push_str(&format!("</{name}>")),
-        "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => html.push_str("</p>"),
-        "div" | "table" | "tr" | "center" | "section" | "li" | "ul" | "ol" | "dl" | "dt" | "dd" => {
-            html.push_str("</div>");
-        }
-        "td" | "th" => html.push(' '),
-        _ => {}
+        "p" | "blockquote" | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => Some("p"),
+        "pre" => Some("pre"),
+        "div" | "table" | "tr" | "center" | "section" | "ul" | "ol" | "dl" | "dt" | "dd" => Some("div"),
+        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ on_both_ledgers!(
     a_deal_brings_its_people_along,
     given_ids_and_data_win,
     whom_nobody_can_reach_is_not_written_to,
+    whoever_reads_it_chooses_its_language_and_clock,
     recipients_of_a_call_are_filled_in_each_from_its_own_records,
 );
 
@@ -154,6 +155,28 @@ async fn whom_nobody_can_reach_is_not_written_to(world: World) {
     let error = server.post("/v1/notifications", &send).await.problem(422)["errors"][0].clone();
     assert!(error["detail"].as_str().unwrap().ends_with(": there is no contact nobody"), "{error}");
     assert_eq!(world.simulator.taken_count(), 0);
+}
+
+async fn whoever_reads_it_chooses_its_language_and_clock(world: World) {
+    let server = world.server(&[]).await;
+    let client = json!({ "phone": "+447400123456", "locale": "en-GB", "timezone": "Europe/London" });
+    put(&server, "/v1/contacts/c1", client).await;
+    let manager = json!({ "phone": "+79997654321", "locale": "ru", "timezone": "Europe/Moscow" });
+    put(&server, "/v1/contacts/m1", manager).await;
+    put(&server, "/v1/leads/42", json!({ "contactId": "c1", "managerId": "m1", "at": "2026-01-07T09:00:00Z" })).await;
+    let template = json!({ "locale": "ru", "text": "В {{ lead.at | time }}", "locales": { "en": { "text": "At {{ lead.at | time }}" } } });
+    server.put("/v1/templates/at", &template).await.ok();
+    let mut answers = Vec::new();
+    // The client reads English, the manager of the same lead Russian; a stranger what the client would.
+    for recipient in [json!(null), json!("+7 999 765-43-21"), json!("+79990000001")] {
+        let send =
+            json!({ "channel": "whatsapp", "templateId": "at", "context": { "leadId": 42 }, "recipient": recipient });
+        answers.push(server.post("/v1/notifications", &send).await.ok());
+    }
+    let texts: Vec<_> = texts(&world).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(texts[1], "В 12:00");
+    assert!(texts[0].starts_with("At 9:00") && texts[2] == texts[0], "{texts:?}");
+    world.assert_books(&server, &answers).await;
 }
 
 async fn recipients_of_a_call_are_filled_in_each_from_its_own_records(world: World) {
