@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
-use crate::channels::{HttpClient, Provider, Telegram, WhatsApp};
+use crate::channels::{Email, HttpClient, Provider, Telegram, WhatsApp};
 use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
@@ -166,6 +166,9 @@ pub fn providers(settings: &Settings) -> anyhow::Result<Vec<(Arc<dyn Provider>, 
     }
     for (name, account) in &settings.telegram {
         providers.push((Arc::new(Telegram::new(name, account, client.clone())?), account.limits.clone()));
+    }
+    for (name, account) in &settings.email {
+        providers.push((Arc::new(Email::new(name, account, Arc::new(SystemClock))?), account.limits.clone()));
     }
     Ok(providers)
 }

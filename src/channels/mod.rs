@@ -5,11 +5,14 @@
 //! retries, pauses and records are `delivery`'s.
 
 pub mod accounts;
+pub mod email;
 mod endpoint;
 pub mod http_client;
 pub mod outcomes;
+mod public_address;
 pub mod telegram;
 pub mod telegram_codes;
+mod tls;
 pub mod whatsapp;
 pub mod whatsapp_codes;
 
@@ -18,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use accounts::{Accounts, UnknownAccount};
+pub use email::Email;
 pub use endpoint::ConfigProblem;
 pub use http_client::HttpClient;
 pub use telegram::Telegram;

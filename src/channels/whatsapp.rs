@@ -118,6 +118,7 @@ fn body(message: &OutgoingMessage) -> Result<Bytes, Outcome> {
         Content::Text(text) => MessageKind::Text { text: TextBody { body: text, preview_url: false } },
         Content::WhatsAppTemplate(template) => MessageKind::Template { template: template_body(template) },
         Content::TelegramHtml(_) => return never(PermanentReason::Content, "WhatsApp takes no Telegram HTML"),
+        Content::Email(_) => return never(PermanentReason::Content, "WhatsApp takes no email"),
     };
     let body = SendBody {
         messaging_product: "whatsapp",

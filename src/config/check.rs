@@ -24,7 +24,8 @@ impl Settings {
         }
         for (name, account) in &self.whatsapp {
             let path = format!("whatsapp.{name}");
-            self.check_account(&path, name, &account.token, &account.base_url, &account.limits)?;
+            self.check_account(&path, name, &account.limits)?;
+            self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
             let id = &account.phone_number_id;
             let digits = !id.is_empty() && id.chars().all(|c| c.is_ascii_digit());
@@ -32,8 +33,16 @@ impl Settings {
         }
         for (name, account) in &self.telegram {
             let path = format!("telegram.{name}");
-            self.check_account(&path, name, &account.token, &account.base_url, &account.limits)?;
+            self.check_account(&path, name, &account.limits)?;
+            self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
+        }
+        for (name, account) in &self.email {
+            let path = format!("email.{name}");
+            self.check_account(&path, name, &account.limits)?;
+            if let Some((setting, message)) = account.problem() {
+                return Err(self.refuse(&format!("{path}.{setting}"), message));
+            }
         }
         Ok(())
     }
@@ -69,25 +78,21 @@ impl Settings {
         )
     }
 
-    fn check_account(
-        &self,
-        path: &str,
-        name: &str,
-        token: &SecretString,
-        base_url: &str,
-        limits: &LimitSettings,
-    ) -> Result<(), ConfigError> {
+    fn check_account(&self, path: &str, name: &str, limits: &LimitSettings) -> Result<(), ConfigError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         let named_well = (1..=ACCOUNT_NAME_CHARS).contains(&name.len()) && name.chars().all(plain);
         self.hold(named_well, path, "an account's name is 1 to 40 of `a-z 0-9 _ -`")?;
-        self.hold(!token.expose_secret().trim().is_empty(), &format!("{path}.token"), "is empty")?;
-        let is_url = ["http://", "https://"].iter().any(|scheme| base_url.starts_with(scheme));
-        self.hold(is_url, &format!("{path}.base_url"), "expected http://… or https://…")?;
         let rate_fits = limits.per_second.is_finite() && limits.per_second > 0.0;
         self.hold(rate_fits, &format!("{path}.limits.per_second"), "must be more than 0")?;
         self.hold(limits.burst > 0, &format!("{path}.limits.burst"), "must be more than 0")?;
         let share_fits = (0.0..=1.0).contains(&limits.direct_share);
         self.hold(share_fits, &format!("{path}.limits.direct_share"), "must be from 0 to 1")
+    }
+
+    fn check_api(&self, path: &str, token: &SecretString, base_url: &str) -> Result<(), ConfigError> {
+        self.hold(!token.expose_secret().trim().is_empty(), &format!("{path}.token"), "is empty")?;
+        let is_url = ["http://", "https://"].iter().any(|scheme| base_url.starts_with(scheme));
+        self.hold(is_url, &format!("{path}.base_url"), "expected http://… or https://…")
     }
 
     fn check_timeouts(&self, path: &str, connect_ms: u64, total_ms: u64) -> Result<(), ConfigError> {

@@ -9,8 +9,15 @@ use serde::Serializer;
 use super::ConfigError;
 
 /// Paths of all secrets; `*` is an account's name.
-const SECRETS: [&str; 5] =
-    ["ledger.database_url", "keys.bootstrap_key", "queue.rabbitmq_url", "whatsapp.*.token", "telegram.*.token"];
+const SECRETS: [&str; 7] = [
+    "ledger.database_url",
+    "keys.bootstrap_key",
+    "queue.rabbitmq_url",
+    "whatsapp.*.token",
+    "telegram.*.token",
+    "email.*.password",
+    "email.*.dkim.private_key",
+];
 
 /// Larger than any token or URL; keeps a wrong path from filling the memory.
 const LONGEST_SECRET_BYTES: u64 = 64 * 1024;
