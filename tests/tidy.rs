@@ -92,7 +92,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("limits", &["config", "domain"]),
     ("channels", &["config", "domain"]),
     ("templates", &["config", "domain"]),
-    ("simulator", &["domain"]),
+    ("simulator", &["channels", "domain"]),
     ("server_url", &[]),
     ("lifecycle", &["config", "domain"]),
     ("telemetry", &["config", "domain"]),

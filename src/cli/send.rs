@@ -12,6 +12,7 @@ use crate::domain::{Channel, Policy, Priority};
 const EXAMPLES: &str = "\
 Examples:
   vestnik send --channel telegram --to 123456789 --text 'Новая заявка'
+  vestnik send --channel email --to anna@example.com --text 'Новая заявка'
   vestnik send --channel whatsapp --to '+7 999 123-45-67' --template order-ready \\
       --data name=Анна --data order.number=1042 --idempotency-key order-1042-ready
 
@@ -21,10 +22,10 @@ Exit code: 0 when the provider took it, 1 when it did not or nobody knows, 2 whe
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArgs {
-    /// `whatsapp` or `telegram`.
+    /// `whatsapp`, `telegram` or `email`.
     #[arg(long)]
     channel: Channel,
-    /// A phone number, or a Telegram chat id.
+    /// A phone number, a Telegram chat id, or an email address.
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     to: String,
     /// A saved template …

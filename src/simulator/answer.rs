@@ -30,6 +30,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     pub(super) retry_after_seconds: Option<u64>,
     pub(super) location: Option<String>,
+    /// What a page may load and do.
+    pub(super) security_policy: Option<String>,
 }
 
 pub(super) const JSON: &str = "application/json; charset=UTF-8";
@@ -37,7 +39,14 @@ pub(super) const HTML: &str = "text/html";
 
 impl Answer {
     pub(super) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Answer { status, content_type, body: body.into(), retry_after_seconds: None, location: None }
+        Answer {
+            status,
+            content_type,
+            body: body.into(),
+            retry_after_seconds: None,
+            location: None,
+            security_policy: None,
+        }
     }
 
     pub(super) fn json(status: u16, body: &impl serde::Serialize) -> Self {
@@ -60,6 +69,9 @@ impl Answer {
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
         }
+        if let Some(policy) = &self.security_policy {
+            let _ = write!(out, "Content-Security-Policy: {policy}\r\nX-Content-Type-Options: nosniff\r\n");
+        }
         if !keep_alive {
             out.extend_from_slice(b"Connection: close\r\n");
         }
@@ -70,6 +82,7 @@ impl Answer {
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         302 => "Found",
         400 => "Bad Request",
         401 => "Unauthorized",

@@ -12,6 +12,10 @@ pub(super) enum Purpose {
     Mix = 1,
     Latency = 2,
     MessageId = 3,
+    Fate = 4,
+    ReceiptDelay = 5,
+    Doubled = 6,
+    Shuffled = 7,
 }
 
 /// The recipient as the hash sees it; also the key under which a recipient's requests are counted.

@@ -67,7 +67,8 @@ async fn play(
             stream.set_zero_linger()?;
             Ok(false)
         }
-        FaultKind::CloseAfterRead => {
+        // A scenario cannot ask an HTTP provider for a mail server's faults.
+        FaultKind::CloseAfterRead | FaultKind::Smtp(_) => {
             stream.shutdown().await?;
             Ok(false)
         }

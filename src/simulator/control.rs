@@ -6,7 +6,8 @@
 //! | `GET`, `PUT /_sim/scenario` | shows or replaces the scenario; `next` shows what is still queued |
 //! | `POST /_sim/next` | queues outcomes: a rule with its `channel`, or a list of them |
 //! | `POST /_sim/reset` | as freshly started; `{"seed": n}` sets another seed |
-//! | `GET /_sim/taken?after=&limit=&channel=&recipient=` | a page of the record |
+//! | `GET /_sim/taken?after=&limit=&channel=&recipient=&search=` | a page of the record; `newest=true` turns it round |
+//! | `GET /_sim/taken/{n}` | one entry |
 //! | `GET /_sim/stats` | the figures |
 //!
 //! Wrong input is 400 with `{"error", "path"}` and changes nothing.
@@ -17,9 +18,8 @@ use serde_json::{Value, json};
 use super::answer::Answer;
 use super::record::{Taken, TakenQuery};
 use super::request::{Method, Request, form_pairs};
-use super::scenario::{Rule, Scenario, ScenarioError, parse_json};
+use super::scenario::{Rule, Scenario, ScenarioError, canonical_recipient, parse_json};
 use super::stage::Stage;
-use super::{telegram, whatsapp};
 use crate::domain::Channel;
 
 const PREFIX: &str = "/_sim/";
@@ -43,6 +43,13 @@ pub(super) fn answer(stage: &Stage, request: &Request) -> Answer {
         (Method::Post, "reset") => reset(stage, &request.body),
         (Method::Get, "taken") => taken(stage, request.query()),
         (Method::Get, "stats") => Ok(stats(stage)),
+        (Method::Get, _) if what.starts_with("taken/") => {
+            let n = what.trim_start_matches("taken/").parse().ok();
+            match n.and_then(|n| stage.record.get(n)) {
+                Some(taken) => Ok(Answer::json(200, &taken)),
+                None => return Answer::json(404, &json!({ "error": "no such entry, or not kept any more" })),
+            }
+        }
         (_, "health" | "scenario" | "next" | "reset" | "taken" | "stats") => {
             return Answer::json(405, &json!({ "error": "not with this method" }));
         }
@@ -52,9 +59,10 @@ pub(super) fn answer(stage: &Stage, request: &Request) -> Answer {
 }
 
 fn scenario_with_queue(stage: &Stage) -> Scenario {
-    let mut scenario = Scenario::clone(&stage.scenario());
-    scenario.whatsapp.next = stage.whatsapp().turns().queued();
-    scenario.telegram.next = stage.telegram().turns().queued();
+    let mut scenario = Scenario::clone(&stage.whole_scenario());
+    for stand in stage.stands() {
+        *scenario.next_mut(stand.channel) = stand.turns().queued();
+    }
     scenario
 }
 
@@ -68,8 +76,7 @@ fn queue(stage: &Stage, body: &[u8]) -> Result<Answer, ScenarioError> {
         listed.into_iter().enumerate().map(|(index, value)| next_rule(index, value)).collect::<Result<_, _>>()?;
     let queued = rules.len();
     for (channel, rule) in rules {
-        let stand = if channel == Channel::WhatsApp { stage.whatsapp() } else { stage.telegram() };
-        stand.turns().enqueue(rule);
+        stage.stand(channel).turns().enqueue(rule);
     }
     Ok(Answer::json(200, &json!({ "queued": queued })))
 }
@@ -79,18 +86,13 @@ fn next_rule(index: usize, mut value: Value) -> Result<(Channel, Rule), Scenario
     let channel = value.as_object_mut().and_then(|fields| fields.remove("channel"));
     let mut rule: Rule = serde_path_to_error::deserialize(value)
         .map_err(|error| ScenarioError::new(format!("{path}.{}", error.path()), error.inner().to_string()))?;
-    match channel.as_ref().and_then(Value::as_str) {
-        Some("whatsapp") => {
-            rule.recipient = rule.recipient.as_deref().map(whatsapp::canonical_recipient);
-            rule.check(&path, whatsapp::check_error_code)?;
-            Ok((Channel::WhatsApp, rule))
-        }
-        Some("telegram") => {
-            rule.check(&path, telegram::check_error_code)?;
-            Ok((Channel::Telegram, rule))
-        }
-        Some(_) | None => Err(ScenarioError::new(format!("{path}.channel"), "expected `whatsapp` or `telegram`")),
-    }
+    let channel: Channel = channel
+        .as_ref()
+        .and_then(|channel| channel.as_str()?.parse().ok())
+        .ok_or_else(|| ScenarioError::new(format!("{path}.channel"), "expected whatsapp, telegram, sms or email"))?;
+    rule.recipient = rule.recipient.as_deref().map(|to| canonical_recipient(channel, to));
+    rule.check(&path, channel)?;
+    Ok((channel, rule))
 }
 
 fn reset(stage: &Stage, body: &[u8]) -> Result<Answer, ScenarioError> {
@@ -106,6 +108,7 @@ fn reset(stage: &Stage, body: &[u8]) -> Result<Answer, ScenarioError> {
 
 fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
     let mut wanted = TakenQuery { limit: TAKEN_LIMIT, ..TakenQuery::default() };
+    let mut newest = false;
     for (name, value) in form_pairs(query) {
         let mistake = |detail: String| ScenarioError::new(name.as_str(), detail);
         match name.as_str() {
@@ -121,8 +124,10 @@ fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
             }
             "channel" => wanted.channel = Some(value.parse().map_err(|error| mistake(format!("{error}")))?),
             // A plus sign is how people write numbers and how forms write spaces; no recipient in the record has one.
-            "recipient" => wanted.recipient = Some(value.trim_start_matches(['+', ' ']).to_owned()),
-            _ => return Err(mistake("expected after, limit, channel or recipient".to_owned())),
+            "recipient" => wanted.recipient = Some(value.trim_start_matches(['+', ' ']).to_lowercase()),
+            "search" => wanted.search = Some(value).filter(|value| !value.is_empty()),
+            "newest" => newest = value == "true",
+            _ => return Err(mistake("expected after, limit, channel, recipient, search or newest".to_owned())),
         }
     }
     #[derive(Serialize)]
@@ -131,18 +136,22 @@ fn taken(stage: &Stage, query: &str) -> Result<Answer, ScenarioError> {
         /// To go on after; null at the end.
         next: Option<u64>,
     }
-    let (items, next) = stage.record.page(&wanted);
+    let (items, next) = if newest { (stage.record.newest(&wanted), None) } else { stage.record.page(&wanted) };
     Ok(Answer::json(200, &Page { items, next }))
 }
 
 fn stats(stage: &Stage) -> Answer {
-    let (whatsapp, telegram) = (stage.whatsapp().figures.snapshot(), stage.telegram().figures.snapshot());
+    let figures: Vec<_> = stage.stands().iter().map(|stand| (stand.channel, stand.figures.snapshot())).collect();
+    let channels: serde_json::Map<String, Value> =
+        figures.iter().map(|(channel, figures)| (channel.to_string(), json!(figures))).collect();
     Answer::json(
         200,
         &json!({
-            "requests": whatsapp.requests + telegram.requests,
+            "requests": figures.iter().map(|(_, figures)| figures.requests).sum::<u64>(),
             "taken": stage.record.len(),
-            "channels": { "whatsapp": whatsapp, "telegram": telegram },
+            "kept": stage.record.len() - stage.record.gone(),
+            "channels": channels,
+            "receipts": stage.receipts.figures(),
         }),
     )
 }

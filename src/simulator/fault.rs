@@ -3,7 +3,11 @@
 //! The simulator has always read a request before it decides on a fault, since only the body says whom it is for.
 //! What a client sees is the same.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+
+use super::smtp::{SmtpFault, SmtpStage};
 
 /// One way for a request to end without a proper answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,12 +34,16 @@ pub enum FaultKind {
     ServerErrorJson,
     /// 302 to another path. Not taken.
     Redirect,
+    /// Email's, which has no requests and answers.
+    #[serde(untagged)]
+    Smtp(SmtpFault),
 }
 
 impl FaultKind {
     /// Whether the message counts as taken.
     pub const fn takes(self) -> bool {
         match self {
+            FaultKind::Smtp(fault) => fault.takes(),
             FaultKind::ResetAfterRead
             | FaultKind::CloseAfterRead
             | FaultKind::Hang
@@ -49,8 +57,8 @@ impl FaultKind {
     }
 
     /// The name in scenarios and figures.
-    pub const fn as_str(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        let name = match self {
             FaultKind::ResetBeforeRead => "reset_before_read",
             FaultKind::ResetAfterRead => "reset_after_read",
             FaultKind::CloseAfterRead => "close_after_read",
@@ -61,7 +69,14 @@ impl FaultKind {
             FaultKind::BadGateway => "bad_gateway",
             FaultKind::ServerErrorJson => "server_error_json",
             FaultKind::Redirect => "redirect",
-        }
+            FaultKind::Smtp(fault) => return Cow::Owned(fault.to_string()),
+        };
+        Cow::Borrowed(name)
+    }
+
+    /// Whether a scenario may say itself if the message was taken.
+    pub(super) fn takes_as_told(self) -> bool {
+        matches!(self, FaultKind::BadGateway) || matches!(self, FaultKind::Smtp(fault) if fault.stage == SmtpStage::Dot)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Counts of what came and what became of it, per provider.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,7 @@ pub(super) struct Figures {
 #[derive(Debug, Default)]
 struct Mishaps {
     refused: BTreeMap<String, u64>,
-    faults: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// A provider's figures since the start or the last reset.
@@ -55,7 +56,7 @@ impl Figures {
 
     pub(super) fn fault(&self, kind: FaultKind) {
         let mut mishaps = self.mishaps.lock().unwrap_or_else(PoisonError::into_inner);
-        *mishaps.faults.entry(kind.as_str()).or_default() += 1;
+        *mishaps.faults.entry(kind.name()).or_default() += 1;
     }
 
     pub(super) fn snapshot(&self) -> ChannelFigures {
@@ -64,7 +65,7 @@ impl Figures {
             requests: self.requests.load(Ordering::Relaxed),
             taken: self.taken.load(Ordering::Relaxed),
             refused: mishaps.refused.clone(),
-            faults: mishaps.faults.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect(),
+            faults: mishaps.faults.iter().map(|(kind, count)| (kind.to_string(), *count)).collect(),
         }
     }
 

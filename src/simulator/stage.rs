@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use super::answer::{Answer, HTML, JSON, Reply};
 use super::fault::FaultKind;
 use super::figures::Figures;
+use super::receipts::{self, Receipts, Target};
 use super::record::{Message, Record};
 use super::request::Request;
-use super::scenario::{Behaviour, ErrorCode, Rule, Scenario};
-use super::turns::{Throttle, Turn, Turns, Verdict};
-use super::{control, telegram, whatsapp};
+use super::scenario::{Behaviour, ErrorCode, Point, Rule, Scenario, Timeline};
+use super::turns::{Ask, Throttle, Turn, Turns, Verdict};
+use super::{control, gateway, inbox, telegram, twilio, whatsapp};
 use crate::domain::{Channel, Clock};
 
 /// A provider's way of answering one message.
@@ -28,12 +29,24 @@ pub(super) trait Dialect {
     fn throttled(&self, throttle: Throttle) -> (Answer, &'static str);
     /// The provider's own 500.
     fn server_error(&self) -> Answer;
+    /// Whom the account's limit is kept for.
+    fn sender<'a>(&'a self, message: &'a Message) -> &'a str {
+        &message.account
+    }
+    /// How much of the limits the message takes.
+    fn weight(&self) -> u32 {
+        1
+    }
+    /// Where the message's receipts go, if anywhere.
+    fn target(&self, _message: &Message, _id_bits: u64) -> Option<Target> {
+        None
+    }
 }
 
 /// One provider's part of the state.
 #[derive(Debug)]
 pub(super) struct Stand {
-    channel: Channel,
+    pub(super) channel: Channel,
     // Held for one decision, never over an await. A lock and not shards: a decision takes well under a microsecond.
     turns: Mutex<Turns>,
     pub(super) figures: Figures,
@@ -57,69 +70,101 @@ impl Stand {
 pub(super) struct Stage {
     clock: Arc<dyn Clock>,
     seed: AtomicU64,
-    scenario: ArcSwap<Scenario>,
-    whatsapp: Stand,
-    telegram: Stand,
+    timeline: ArcSwap<Timeline>,
+    /// One for each of [`Channel::ALL`].
+    stands: [Stand; 4],
     pub(super) record: Record,
+    pub(super) receipts: Arc<Receipts>,
 }
 
 impl Stage {
-    /// `scenario` has been checked.
+    /// `scenario` has been checked; its own seed comes before `seed`.
     pub(super) fn new(seed: u64, scenario: Scenario, clock: Arc<dyn Clock>, record: Record) -> Self {
+        let seed = scenario.seed.unwrap_or(seed);
         Stage {
-            clock,
             seed: AtomicU64::new(seed),
-            whatsapp: Stand::new(Channel::WhatsApp, seed, &scenario.whatsapp.next),
-            telegram: Stand::new(Channel::Telegram, seed, &scenario.telegram.next),
-            scenario: ArcSwap::from_pointee(scenario),
+            stands: Channel::ALL.map(|channel| Stand::new(channel, seed, scenario.next(channel))),
+            timeline: ArcSwap::from_pointee(Timeline::new(scenario, clock.now())),
             record,
+            receipts: Arc::default(),
+            clock,
         }
     }
 
+    /// What holds now.
     pub(super) fn scenario(&self) -> Arc<Scenario> {
-        self.scenario.load_full()
+        Arc::clone(self.timeline.load().at(self.clock.now()))
     }
 
-    pub(super) fn whatsapp(&self) -> &Stand {
-        &self.whatsapp
+    /// As it was set, with its phases.
+    pub(super) fn whole_scenario(&self) -> Arc<Scenario> {
+        Arc::clone(self.timeline.load().whole())
     }
 
-    pub(super) fn telegram(&self) -> &Stand {
-        &self.telegram
+    pub(super) fn stand(&self, channel: Channel) -> &Stand {
+        match channel {
+            Channel::WhatsApp => &self.stands[0],
+            Channel::Telegram => &self.stands[1],
+            Channel::Sms => &self.stands[2],
+            Channel::Email => &self.stands[3],
+        }
+    }
+
+    pub(super) fn stands(&self) -> &[Stand] {
+        &self.stands
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(super) fn seed(&self) -> u64 {
         self.seed.load(Ordering::Relaxed)
     }
 
-    /// `scenario` has been checked. Ordinals and the record go on; its `next` replaces what was queued.
+    /// `scenario` has been checked. Ordinals and the record go on, unless it brings a seed of its own; its `next`
+    /// replaces what was queued, and its time begins.
     pub(super) fn set_scenario(&self, scenario: Scenario) {
-        let scenario = Arc::new(scenario);
-        self.scenario.store(Arc::clone(&scenario));
-        self.whatsapp.turns().scenario_changed(&scenario.whatsapp.next);
-        self.telegram.turns().scenario_changed(&scenario.telegram.next);
+        let seed = scenario.seed.unwrap_or(self.seed());
+        self.seed.store(seed, Ordering::Relaxed);
+        let timeline = Timeline::new(scenario, self.clock.now());
+        let scenario = Arc::clone(timeline.whole());
+        self.timeline.store(Arc::new(timeline));
+        for stand in &self.stands {
+            stand.turns().scenario_changed(seed, scenario.next(stand.channel));
+        }
     }
 
     /// As freshly started with the scenario that is set.
     pub(super) fn reset(&self, seed: Option<u64>) {
         let seed = seed.unwrap_or(self.seed());
         self.seed.store(seed, Ordering::Relaxed);
-        let scenario = self.scenario();
-        for (stand, next) in [(&self.whatsapp, &scenario.whatsapp.next), (&self.telegram, &scenario.telegram.next)] {
-            *stand.turns() = Turns::new(stand.channel, seed, next);
+        let scenario = self.whole_scenario();
+        self.timeline.store(Arc::new(Timeline::new(Scenario::clone(&scenario), self.clock.now())));
+        for stand in &self.stands {
+            *stand.turns() = Turns::new(stand.channel, seed, scenario.next(stand.channel));
             stand.figures.clear();
         }
         self.record.clear(self.clock.now());
+        self.receipts.clear();
     }
 
     pub(super) fn reply(&self, request: &Request) -> Reply {
         let path = request.path();
         if whatsapp::owns(path) {
-            self.whatsapp.figures.request();
+            self.stand(Channel::WhatsApp).figures.request();
             whatsapp::reply(self, request)
         } else if telegram::owns(path) {
-            self.telegram.figures.request();
+            self.stand(Channel::Telegram).figures.request();
             telegram::reply(self, request)
+        } else if twilio::owns(path) {
+            self.stand(Channel::Sms).figures.request();
+            twilio::reply(self, request)
+        } else if gateway::owns(path) {
+            self.stand(Channel::Sms).figures.request();
+            gateway::reply(self, request)
+        } else if inbox::owns(path) {
+            inbox::answer(self, request).into()
         } else if control::owns(path) {
             control::answer(self, request).into()
         } else {
@@ -133,18 +178,22 @@ impl Stage {
     /// the same.
     pub(super) fn play(
         &self,
-        stand: &Stand,
+        channel: Channel,
         behaviour: Behaviour<'_>,
         dialect: &impl Dialect,
         message: &Message,
     ) -> Reply {
         let now = self.clock.now();
-        let turn = stand.turns().take(behaviour, &message.account, &message.recipient, now);
-        let id_bits = dialect.id_bits(&turn);
-        let take = || {
-            stand.figures.taken();
-            self.record.append(stand.channel, message, id_bits, now);
+        let stand = self.stand(channel);
+        let ask = Ask {
+            point: Point::Message,
+            sender: dialect.sender(message),
+            recipient: &message.recipient,
+            weight: dialect.weight(),
         };
+        let turn = stand.turns().take(behaviour, ask, now);
+        let id_bits = dialect.id_bits(&turn);
+        let take = || self.take(channel, behaviour, message, id_bits, &turn, dialect.target(message, id_bits));
         match &turn.verdict {
             Verdict::Accept => {
                 take();
@@ -175,13 +224,34 @@ impl Stage {
                         Answer { location, ..Answer::new(302, HTML, "") }
                     }
                     FaultKind::EndlessBody => Answer::new(200, JSON, r#"{"ok":true,"padding":""#),
-                    FaultKind::ResetBeforeRead
+                    // A scenario cannot ask an HTTP provider for a mail server's faults.
+                    FaultKind::Smtp(_)
+                    | FaultKind::ResetBeforeRead
                     | FaultKind::ResetAfterRead
                     | FaultKind::CloseAfterRead
                     | FaultKind::Hang => Answer::new(200, JSON, ""),
                 };
                 Reply { after: turn.latency, fault: Some(*kind), answer }
             }
+        }
+    }
+
+    /// A message is taken: recorded, and its receipts planned.
+    pub(super) fn take(
+        &self,
+        channel: Channel,
+        behaviour: Behaviour<'_>,
+        message: &Message,
+        id_bits: u64,
+        turn: &Turn,
+        target: Option<Target>,
+    ) {
+        let now = self.clock.now();
+        self.stand(channel).figures.taken();
+        self.record.append(channel, message, id_bits, turn.receipt, now);
+        if let Some(target) = target {
+            let steps = receipts::posted(behaviour.receipts, turn.receipt, id_bits);
+            self.receipts.schedule(target, steps, behaviour.receipts);
         }
     }
 }

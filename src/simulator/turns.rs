@@ -11,7 +11,8 @@ use jiff::Timestamp;
 
 use super::chance::{self, Purpose};
 use super::fault::FaultKind;
-use super::scenario::{Behaviour, ErrorCode, Rule};
+use super::receipts::{self, Fate};
+use super::scenario::{Behaviour, ErrorCode, Point, Rule};
 use crate::domain::Channel;
 
 /// What becomes of a message.
@@ -43,8 +44,21 @@ pub(super) struct Turn {
     pub(super) latency: Duration,
     /// How many messages to this recipient came before, those refused for speed not counted.
     pub(super) ordinal: u64,
+    /// What its receipts say, if it is taken.
+    pub(super) receipt: Fate,
     /// The message's own 64 bits: what its provider id is made from.
     pub(super) message_bits: u64,
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) point: Point,
+    /// Whom the account's limit is kept for.
+    pub(super) sender: &'a str,
+    pub(super) recipient: &'a str,
+    /// How much of the limits it takes: 1, or an SMS's segments.
+    pub(super) weight: u32,
 }
 
 /// The state behind the decisions about one provider. Lives in a lock that is held for one decision.
@@ -74,7 +88,9 @@ impl Turns {
     }
 
     /// A scenario was set: rules count anew, its queue replaces the old one. Ordinals go on.
-    pub(super) fn scenario_changed(&mut self, next: &[Rule]) {
+    pub(super) fn scenario_changed(&mut self, seed: u64, next: &[Rule]) {
+        // Ordinals are kept under hashes of the seed: another one starts them anew.
+        self.seed = seed;
         self.rule_uses.clear();
         self.buckets.clear();
         self.queued = next.iter().cloned().collect();
@@ -88,33 +104,42 @@ impl Turns {
         self.queued.iter().cloned().collect()
     }
 
-    pub(super) fn take(&mut self, behaviour: Behaviour<'_>, account: &str, recipient: &str, now: Timestamp) -> Turn {
-        let key = chance::recipient_key(self.seed, self.channel, recipient);
-        let rule = self.queued_rule(recipient).or_else(|| self.recipient_rule(behaviour, recipient, key).cloned());
-        if rule.is_none()
-            && let Some(throttle) = self.throttled(behaviour, account, key, now)
-        {
-            let verdict = Verdict::Throttle(throttle);
-            return Turn { verdict, latency: Duration::ZERO, ordinal: 0, message_bits: 0 };
+    pub(super) fn take(&mut self, behaviour: Behaviour<'_>, ask: Ask<'_>, now: Timestamp) -> Turn {
+        let key = chance::recipient_key(self.seed, self.channel, ask.recipient);
+        let mut rule = self.queued_rule(ask);
+        // What is not a message has no recipient, but something in its place that chance goes by.
+        if rule.is_none() && ask.point == Point::Message {
+            rule = self.recipient_rule(behaviour, ask.recipient, key).cloned();
+            if rule.is_none()
+                && let Some(throttle) = self.throttled(behaviour, ask, key, now)
+            {
+                let (verdict, latency) = (Verdict::Throttle(throttle), Duration::ZERO);
+                return Turn { verdict, latency, ordinal: 0, receipt: Fate::Never, message_bits: 0 };
+            }
         }
         let next_ordinal = self.ordinals.entry(key).or_default();
         let ordinal = *next_ordinal;
         *next_ordinal += 1;
         let latency = rule.as_ref().and_then(|rule| rule.latency_ms).unwrap_or(*behaviour.latency);
+        let by_rule = rule.as_ref().and_then(|rule| rule.receipt);
+        let by_chance = || receipts::fate(behaviour.receipts, chance::throw(key, ordinal, Purpose::Fate));
         Turn {
-            verdict: match rule {
-                Some(rule) => ruled(rule),
-                None => by_chance(behaviour, chance::throw(key, ordinal, Purpose::Mix)),
-            },
             latency: latency.at(chance::throw(key, ordinal, Purpose::Latency)),
             ordinal,
+            receipt: by_rule.unwrap_or_else(by_chance),
             message_bits: chance::throw(key, ordinal, Purpose::MessageId),
+            verdict: match rule {
+                Some(rule) => ruled(rule),
+                None => self.by_chance(behaviour, ask.point, chance::throw(key, ordinal, Purpose::Mix)),
+            },
         }
     }
 
     /// The first queued rule that waits for this recipient or for anyone.
-    fn queued_rule(&mut self, recipient: &str) -> Option<Rule> {
-        let waits_for = |next: &Rule| next.recipient.as_deref().is_none_or(|wanted| wanted == recipient);
+    fn queued_rule(&mut self, ask: Ask<'_>) -> Option<Rule> {
+        let waits_for = |next: &Rule| {
+            self.point_of(next) == ask.point && next.recipient.as_deref().is_none_or(|wanted| wanted == ask.recipient)
+        };
         let index = self.queued.iter().position(waits_for)?;
         let next = &mut self.queued[index];
         match next.times {
@@ -123,6 +148,14 @@ impl Turns {
                 Some(next.clone())
             }
             Some(_) | None => self.queued.remove(index),
+        }
+    }
+
+    fn point_of(&self, rule: &Rule) -> Point {
+        match (&rule.error, rule.fault) {
+            (Some(code), _) => Point::of_error(self.channel, code),
+            (None, Some(fault)) => Point::of_fault(fault),
+            (None, None) => Point::Message,
         }
     }
 
@@ -139,9 +172,9 @@ impl Turns {
     }
 
     /// Both buckets must have room; a message that is refused by one leaves the other as it was.
-    fn throttled(&mut self, behaviour: Behaviour<'_>, account: &str, key: u64, now: Timestamp) -> Option<Throttle> {
+    fn throttled(&mut self, behaviour: Behaviour<'_>, ask: Ask<'_>, key: u64, now: Timestamp) -> Option<Throttle> {
         let limits = behaviour.rate_limits;
-        let account_key = chance::text_hash(account);
+        let account_key = chance::text_hash(ask.sender);
         let wanted = [
             (LimitScope::Account, account_key, limits.per_second, limits.burst),
             (
@@ -157,8 +190,11 @@ impl Turns {
             let Some(rate) = rate else { continue };
             // The generic cell rate algorithm: `full_at` is when the bucket would be full if nothing more came.
             let cost = 1e6 / rate;
-            let full_at = self.buckets.get(&(scope, key)).copied().unwrap_or(now).max(now) + cost;
-            let early = full_at - now - cost * f64::from(burst.unwrap_or(1));
+            // What is heavier than the bucket goes through a full one, or it never would.
+            let weight = f64::from(ask.weight);
+            let burst = f64::from(burst.unwrap_or(1)).max(weight);
+            let full_at = self.buckets.get(&(scope, key)).copied().unwrap_or(now).max(now) + cost * weight;
+            let early = full_at - now - cost * burst;
             // Half a microsecond of rounding is no reason to refuse.
             if early > 0.5 {
                 return Some(Throttle { scope, retry_after: Duration::from_secs_f64(early / 1e6) });
@@ -167,6 +203,24 @@ impl Turns {
         }
         self.buckets.extend(filled.into_iter().flatten());
         None
+    }
+
+    /// The mixes, laid end to end on the line from 0 to 1; what they leave is accepted.
+    fn by_chance(&self, behaviour: Behaviour<'_>, point: Point, throw: u64) -> Verdict {
+        let mut left = chance::unit(throw);
+        for error in behaviour.errors.iter().filter(|error| Point::of_error(self.channel, &error.code) == point) {
+            left -= error.share;
+            if left < 0.0 {
+                return Verdict::Refuse(error.code.clone());
+            }
+        }
+        for fault in behaviour.faults.iter().filter(|fault| Point::of_fault(fault.kind) == point) {
+            left -= fault.share;
+            if left < 0.0 {
+                return Verdict::Fault { kind: fault.kind, taken: fault.taken.unwrap_or(fault.kind.takes()) };
+            }
+        }
+        Verdict::Accept
     }
 }
 
@@ -178,24 +232,6 @@ fn ruled(rule: Rule) -> Verdict {
     }
 }
 
-/// The mixes, laid end to end on the line from 0 to 1; what they leave is accepted.
-fn by_chance(behaviour: Behaviour<'_>, throw: u64) -> Verdict {
-    let mut left = chance::unit(throw);
-    for error in behaviour.errors {
-        left -= error.share;
-        if left < 0.0 {
-            return Verdict::Refuse(error.code.clone());
-        }
-    }
-    for fault in behaviour.faults {
-        left -= fault.share;
-        if left < 0.0 {
-            return Verdict::Fault { kind: fault.kind, taken: fault.taken.unwrap_or(fault.kind.takes()) };
-        }
-    }
-    Verdict::Accept
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,9 +241,13 @@ mod tests {
         Timestamp::from_millisecond(1_700_000_000_000 + milliseconds).expect("a time")
     }
 
+    fn ask(recipient: &str, weight: u32) -> Ask<'_> {
+        Ask { point: Point::Message, sender: "1", recipient, weight }
+    }
+
     fn verdicts(turns: &mut Turns, scenario: &Scenario, recipient: &str, count: usize) -> Vec<Verdict> {
         let behaviour = scenario.telegram.behaviour();
-        (0..count).map(|_| turns.take(behaviour, "1", recipient, at(0)).verdict).collect()
+        (0..count).map(|_| turns.take(behaviour, ask(recipient, 1), at(0)).verdict).collect()
     }
 
     #[test]
@@ -260,7 +300,7 @@ mod tests {
         };
         let behaviour = scenario.telegram.behaviour();
         let mut turns = Turns::new(Channel::Telegram, 1, &[]);
-        let mut take = |recipient, now| turns.take(behaviour, "1", recipient, at(now)).verdict;
+        let mut take = |recipient, now| turns.take(behaviour, ask(recipient, 1), at(now)).verdict;
         let throttle = |scope, ms| Verdict::Throttle(Throttle { scope, retry_after: Duration::from_millis(ms) });
         assert_eq!(take("a", 0), Verdict::Accept);
         assert_eq!(take("a", 0), throttle(LimitScope::Recipient, 1000));
@@ -270,5 +310,30 @@ mod tests {
         assert_eq!(take("d", 500), Verdict::Accept);
         assert_eq!(take("a", 999), throttle(LimitScope::Account, 1));
         assert_eq!(take("a", 1000), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_heavy_message_takes_more_and_is_never_shut_out() {
+        let json = br#"{"telegram":{"rateLimits":{"perSecond":1,"burst":2}}}"#;
+        let scenario = Scenario::parse(json).expect("a scenario");
+        let behaviour = scenario.telegram.behaviour();
+        let mut turns = Turns::new(Channel::Telegram, 1, &[]);
+        let mut accepted = |weight, now| turns.take(behaviour, ask("a", weight), at(now)).verdict == Verdict::Accept;
+        assert!(accepted(5, 0));
+        assert!(!accepted(1, 3999));
+        assert!(accepted(1, 4000));
+        assert!(!accepted(2, 5999) && accepted(2, 6000));
+    }
+
+    #[test]
+    fn what_waits_for_another_point_stays() {
+        let json = br#"{"email":{"next":[{"fault":"hang_at_banner"},{"error":"mail 450"},{"error":550}]}}"#;
+        let scenario = Scenario::parse(json).expect("a scenario");
+        let mut turns = Turns::new(Channel::Email, 1, &scenario.email.next);
+        let mut take = |point| turns.take(scenario.email.behaviour(), Ask { point, ..ask("a@b.c", 1) }, at(0)).verdict;
+        assert_eq!(take(Point::Message), Verdict::Refuse("550".into()));
+        assert_eq!(take(Point::Envelope), Verdict::Refuse("mail 450".into()));
+        assert!(matches!(take(Point::Connection), Verdict::Fault { taken: false, .. }));
+        assert_eq!(take(Point::Connection), Verdict::Accept);
     }
 }

@@ -2,19 +2,24 @@
 
 mod control;
 mod faults;
+mod inbox;
 mod limits;
+mod mail;
+mod mail_faults;
+mod receipts;
+mod scenarios;
+mod sms;
 mod telegram;
 mod whatsapp;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use vestnik::domain::{Clock, SystemClock};
-use vestnik::simulator::{Scenario, Simulator, SimulatorOptions};
+use vestnik::simulator::{Scenario, Simulator, SimulatorOptions, SmtpOptions};
 
 const WHATSAPP_PATH: &str = "/v23.0/100000000000001/messages";
 const TELEGRAM_PATH: &str = "/bot1000001:sim-token/sendMessage";
@@ -27,9 +32,16 @@ async fn start(scenario: Value) -> Simulator {
 /// The same with a clock of the test's own.
 async fn start_at(scenario: Value, clock: Arc<dyn Clock>) -> Simulator {
     let scenario = Scenario::parse(scenario.to_string().as_bytes()).unwrap();
-    let options =
-        SimulatorOptions { listen: SocketAddr::from(([127, 0, 0, 1], 0)), seed: 1, scenario, clock, record_file: None };
+    let options = SimulatorOptions { scenario, clock, ..SimulatorOptions::default() };
     Simulator::start(options).await.unwrap()
+}
+
+/// The same with a mail server, in plain text and with TLS from the start.
+async fn start_with_mail(scenario: Value) -> Simulator {
+    let scenario = Scenario::parse(scenario.to_string().as_bytes()).unwrap();
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let smtp = Some(SmtpOptions { listen: free, tls_listen: Some(free), ca_file: None });
+    Simulator::start(SimulatorOptions { scenario, smtp, ..SimulatorOptions::default() }).await.unwrap()
 }
 
 #[derive(Debug)]

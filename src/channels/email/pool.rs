@@ -43,11 +43,9 @@ impl Pool {
 
     /// A conversation that is ready for a message: a kept one, or a new one. Waits its turn.
     pub(super) async fn take(&self, patience: &Patience) -> Result<Taken<'_>, Outcome> {
-        let waited =
-            |detail: &str| Outcome::Transient { handed_off: false, error: ProviderError::new("no_connection", detail) };
-        let permit = match timeout_at(patience.deadline, self.permits.acquire()).await {
-            Ok(Ok(permit)) => permit,
-            Ok(Err(_)) | Err(_) => return Err(waited("all connections were busy for all the time there was")),
+        let Ok(Ok(permit)) = timeout_at(patience.deadline, self.permits.acquire()).await else {
+            let detail = "all connections were busy for all the time there was";
+            return Err(Outcome::Transient { handed_off: false, error: ProviderError::new("no_connection", detail) });
         };
         let session = match self.kept(patience).await {
             Some(session) => session,

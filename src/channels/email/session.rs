@@ -342,6 +342,10 @@ fn down(reason: DownReason, code: &str, detail: impl Into<String>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+
     use super::*;
 
     #[test]
@@ -361,5 +365,32 @@ mod tests {
             }
         );
         assert_eq!(Offers::read(&Reply::of("250-PIPELINING\n250 SIZE 0")), Offers::default());
+    }
+
+    /// A server that answers each of these lines with what stands beside it.
+    async fn scripted(stream: tokio::io::DuplexStream, script: &[(&str, &str)]) {
+        let mut stream = BufReader::new(stream);
+        for (expected, answer) in script {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.expect("a line");
+            assert_eq!(line.trim_end(), *expected);
+            stream.write_all(format!("{answer}\r\n").as_bytes()).await.expect("written");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_plain_is_told_name_and_password_one_after_the_other() {
+        let limit = Duration::from_secs(5);
+        let patience = Patience { connect: limit, command: limit, data: limit, deadline: Instant::now() + limit };
+        let offers = Offers { auth_login: true, ..Offers::default() };
+        for (last, is_in) in [("235 2.7.0 welcome", true), ("535 5.7.8 no", false), ("334 more?", false)] {
+            let (ours, theirs) = tokio::io::duplex(1024);
+            let script = [("AUTH LOGIN", "334 VXNlcm5hbWU6"), ("bmV3cw==", "334 UGFzc3dvcmQ6"), ("cGFzcw==", last)];
+            let mut wire = Wire::new(ours);
+            let password = "pass".into();
+            let signed_in = sign_in(&mut wire, &offers, "news", &password, &patience);
+            let (result, ()) = futures::join!(signed_in, scripted(theirs, &script));
+            assert_eq!(result.is_ok(), is_in, "{last}: {result:?}");
+        }
     }
 }

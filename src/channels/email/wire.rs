@@ -140,3 +140,52 @@ impl Wire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// The other side says this, and is gone.
+    async fn reply_to(said: &[u8]) -> (Result<Reply, Broken>, Wire) {
+        let (ours, mut theirs) = tokio::io::duplex(1024 * 1024);
+        theirs.write_all(said).await.expect("written");
+        drop(theirs);
+        let mut wire = Wire::new(ours);
+        let patience = Patience { connect: LIMIT, command: LIMIT, data: LIMIT, deadline: Instant::now() + LIMIT };
+        (wire.reply(LIMIT, &patience).await, wire)
+    }
+
+    #[tokio::test]
+    async fn what_comes_back_is_bounded() {
+        for said in [vec![b'2'; 100_000], b"250-x\r\n".repeat(10_000), b"\r\n".repeat(5)] {
+            assert!(matches!(reply_to(&said).await.0, Err(Broken::Unreadable(_))));
+        }
+        for said in [&b""[..], b"250", b"250-x\r\n"] {
+            assert!(matches!(reply_to(said).await.0, Err(Broken::Lost(_))), "{said:?}");
+        }
+        // Words may be in any encoding.
+        assert_eq!(reply_to(b"250 \xcf\xf0\xe8\r\n").await.0.expect("a reply").code, 250);
+    }
+
+    #[tokio::test]
+    async fn words_sent_ahead_of_the_encryption_end_the_conversation() {
+        let (reply, wire) = reply_to(b"220 go ahead\r\n250 injected\r\n").await;
+        assert_eq!(reply.expect("a reply").code, 220);
+        assert!(wire.into_stream().is_err());
+        assert!(reply_to(b"220 go ahead\r\n").await.1.into_stream().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_farewell_or_an_end_is_heard_without_asking() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut wire = Wire::new(ours);
+        assert!(wire.is_quiet());
+        theirs.write_all(b"421 idle too long\r\n").await.expect("written");
+        assert!(!wire.is_quiet());
+        let (ours, theirs) = tokio::io::duplex(64);
+        drop(theirs);
+        assert!(!Wire::new(ours).is_quiet());
+    }
+}

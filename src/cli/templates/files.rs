@@ -47,6 +47,7 @@ pub(super) struct ExportArgs {
 }
 
 /// What a file and the server say differently of one template.
+#[expect(clippy::large_enum_variant, reason = "there are as many as templates, each looked at once")]
 enum Change {
     New(TemplateBody),
     Changed { old: TemplateBody, new: TemplateBody },

@@ -18,6 +18,7 @@ use super::request::Request;
 use super::scenario::{ErrorCode, TelegramScenario};
 use super::stage::{Dialect, Stage};
 use super::turns::{Throttle, Turn};
+use crate::domain::Channel;
 
 /// The bot that exists unless the scenario says otherwise.
 pub const DEFAULT_TOKEN: &str = "1000001:sim-token";
@@ -35,11 +36,11 @@ pub(super) fn reply(stage: &Stage, request: &Request) -> Reply {
     match checked(request, scenario) {
         Ok(Wanted::Send(message, text)) => {
             let wording = Wording { bot_id: &message.account, text: &text };
-            stage.play(stage.telegram(), scenario.behaviour(), &wording, &message)
+            stage.play(Channel::Telegram, scenario.behaviour(), &wording, &message)
         }
         Ok(Wanted::Look(answer)) => answer.into(),
         Err(complaint) => {
-            stage.telegram().refused(complaint.key);
+            stage.stand(Channel::Telegram).refused(complaint.key);
             errors::answer(complaint.status, &complaint.description).into()
         }
     }

@@ -135,6 +135,18 @@ impl Refusal {
     }
 }
 
+/// A failure as a webhook tells it.
+pub(in crate::simulator) fn in_webhook(code: u32) -> serde_json::Value {
+    let title = title(code).unwrap_or("Unknown");
+    serde_json::json!({
+        "code": code,
+        "title": title,
+        "message": title,
+        "error_data": { "details": format!("{title} (asked for by the scenario)") },
+        "href": "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
+    })
+}
+
 fn row(code: u32) -> Option<&'static (u32, u16, &'static str)> {
     TABLE.binary_search_by_key(&code, |row| row.0).ok().map(|index| &TABLE[index])
 }

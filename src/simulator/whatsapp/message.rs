@@ -50,7 +50,7 @@ pub(super) fn check(account: &str, body: Option<&[u8]>, scenario: &WhatsAppScena
         Some(Some("template")) => {
             let template = object(&fields, "template")?;
             message_status = Some(check_template(template, scenario)?);
-            message.template = Some(Value::Object(template.clone()).to_string());
+            message.details = Some(Value::Object(template.clone()).to_string());
         }
         Some(Some(
             "audio" | "contacts" | "document" | "image" | "interactive" | "location" | "reaction" | "sticker" | "video",

@@ -4,6 +4,7 @@
 
 mod errors;
 mod message;
+mod webhook;
 
 use base64::Engine as _;
 use serde::Serialize;
@@ -11,12 +12,16 @@ use serde_json::json;
 
 use self::errors::Refusal;
 use self::message::Checked;
+pub(super) use self::webhook::Webhook;
 use super::answer::{Answer, Reply};
 use super::chance;
+use super::receipts::Target;
+use super::record::Message;
 use super::request::{Method, Request};
 use super::scenario::{ErrorCode, WhatsAppScenario};
 use super::stage::{Dialect, Stage};
 use super::turns::{LimitScope, Throttle, Turn};
+use crate::domain::Channel;
 
 /// The token that is let in unless the scenario says otherwise.
 pub const DEFAULT_TOKEN: &str = "sim-token";
@@ -34,11 +39,12 @@ pub(super) fn reply(stage: &Stage, request: &Request) -> Reply {
     match checked(request, scenario) {
         Ok(Wanted::Look(answer)) => answer.into(),
         Ok(Wanted::Send(checked)) => {
-            let wording = Wording { input: &checked.input, message_status: checked.message_status.as_deref() };
-            stage.play(stage.whatsapp(), scenario.behaviour(), &wording, &checked.message)
+            let (input, message_status) = (&checked.input, checked.message_status.as_deref());
+            let wording = Wording { input, message_status, scenario };
+            stage.play(Channel::WhatsApp, scenario.behaviour(), &wording, &checked.message)
         }
         Err(refusal) => {
-            stage.whatsapp().refused(&refusal.code.to_string());
+            stage.stand(Channel::WhatsApp).refused(&refusal.code.to_string());
             refusal.into_answer().into()
         }
     }
@@ -104,6 +110,7 @@ fn check_token(request: &Request, scenario: &WhatsAppScenario) -> Result<(), Ref
 struct Wording<'a> {
     input: &'a str,
     message_status: Option<&'a str>,
+    scenario: &'a WhatsAppScenario,
 }
 
 impl Dialect for Wording<'_> {
@@ -159,6 +166,24 @@ impl Dialect for Wording<'_> {
 
     fn server_error(&self) -> Answer {
         Refusal::graph(1, "An unknown error has occurred.").into_answer()
+    }
+
+    fn target(&self, message: &Message, id_bits: u64) -> Option<Target> {
+        /// What fails unless the scenario says how: nobody is there.
+        const UNDELIVERABLE: u32 = 131026;
+        let receipts = &self.scenario.receipts;
+        let number = self.scenario.phone_numbers.iter().find(|number| number.id == message.account)?;
+        let failed_code = receipts.failed_code.as_ref().and_then(|code| errors::parse_code(&code.0));
+        Some(Target::WhatsApp(Webhook {
+            url: receipts.url.clone()?,
+            app_secret: receipts.app_secret.clone(),
+            phone_number_id: number.id.clone(),
+            display_phone_number: number.display_phone_number.clone(),
+            message_id: wamid(&message.recipient, id_bits),
+            recipient: message.recipient.clone(),
+            our_id: message.our_id.clone(),
+            failed_code: failed_code.unwrap_or(UNDELIVERABLE),
+        }))
     }
 }
 

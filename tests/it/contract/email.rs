@@ -176,7 +176,7 @@ async fn a_wrong_password_stops_the_account_and_is_shown_nowhere() {
 }
 
 #[tokio::test]
-async fn a_login_without_plain_works_and_none_at_all_stops_the_account() {
+async fn an_account_signs_in_where_that_is_asked_or_is_stopped() {
     let bench = Bench::start(json!({ "username": "sim", "password": "sim-password" })).await;
     bench.play(json!({ "requireAuth": true }));
     assert_eq!(summary(&bench.send(ANNA, email("S", "x"), PATIENCE).await), "accepted");
@@ -262,7 +262,7 @@ async fn attachments_come_along_or_nothing_does() {
         let attachments = vec![Attachment { name: "Счёт 42.csv".into(), source }];
         bench.send(ANNA, Content::Email(EmailContent { attachments, ..email_content("S", "x") }), PATIENCE)
     };
-    for source in [inline(b"a;b"), url("/control/scenario")] {
+    for source in [inline(b"a;b"), url("/_sim/scenario")] {
         assert_eq!(summary(&send(source.clone()).await), "accepted", "{source:?}");
         assert_eq!(bench.last().email.unwrap().attachments, 1);
     }
@@ -281,7 +281,7 @@ async fn attachments_come_along_or_nothing_does() {
     let careful = account(bench.simulator.smtp_addr().unwrap(), json!({}));
     let port = bench.simulator.addr().port();
     for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
-        let source = AttachmentSource::Url(format!("http://{host}:{port}/control/scenario"));
+        let source = AttachmentSource::Url(format!("http://{host}:{port}/_sim/scenario"));
         let attachments = vec![Attachment { name: "x".into(), source }];
         let content = Content::Email(EmailContent { attachments, ..email_content("S", "x") });
         let outcome = careful.send(&message(ANNA, content), PATIENCE).await;

@@ -1,7 +1,7 @@
 //! What every account promises, held against the simulator: above all, what an outcome says of the message has to
 //! agree with what the simulator's record says it took.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vestnik::channels::{HttpClient, Provider, Telegram, WhatsApp};
 use vestnik::domain::message::RenderedWhatsAppTemplate;
 use vestnik::domain::template::WhatsAppButtonKind;
-use vestnik::domain::{Channel, Content, NotificationId, Outcome, OutgoingMessage, Recipient, SystemClock};
+use vestnik::domain::{Channel, Content, NotificationId, Outcome, OutgoingMessage, Recipient};
 use vestnik::simulator::{Scenario, Simulator, SimulatorOptions, telegram, whatsapp};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -304,13 +304,7 @@ struct Bench {
 
 impl Bench {
     async fn start(channel: Channel) -> Bench {
-        let options = SimulatorOptions {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            seed: 1,
-            scenario: Scenario::default(),
-            clock: Arc::new(SystemClock),
-            record_file: None,
-        };
+        let options = SimulatorOptions::default();
         let simulator = Simulator::start(options).await.unwrap();
         let provider = provider(channel, &simulator.url(), None);
         Bench { channel, simulator, provider }

@@ -1,13 +1,10 @@
 //! What surrounds the service in one test: a ledger, the providers' stand-in, and the settings that name both.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vestnik::domain::SystemClock;
 use vestnik::simulator::{Scenario, Simulator, SimulatorOptions};
 
 use super::books;
@@ -38,13 +35,7 @@ impl World {
     }
 
     async fn new(database: Option<TestDatabase>) -> Self {
-        let options = SimulatorOptions {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            seed: 1,
-            scenario: Scenario::default(),
-            clock: Arc::new(SystemClock),
-            record_file: None,
-        };
+        let options = SimulatorOptions::default();
         let simulator = Simulator::start(options).await.unwrap();
         World { simulator, database, dir: tempfile::tempdir().unwrap() }
     }

@@ -1,11 +1,7 @@
 //! The simulator set and read over HTTP, and its record.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use serde_json::{Value, json};
-use vestnik::domain::SystemClock;
-use vestnik::simulator::{Scenario, Simulator, SimulatorOptions, Taken};
+use vestnik::simulator::{Simulator, SimulatorOptions, Taken};
 
 use super::{get, send, start, telegram, whatsapp, whatsapp_text};
 
@@ -42,11 +38,11 @@ async fn wrong_input_is_refused_with_its_path_and_changes_nothing() {
             json!({ "whatsapp": { "errors": [{ "code": 5, "share": 1 }] } }),
             "whatsapp.errors[0].code",
         ),
-        ("PUT", "/_sim/scenario", json!({ "sms": {} }), "sms"),
+        ("PUT", "/_sim/scenario", json!({ "pigeon": {} }), "pigeon"),
         (
             "POST",
             "/_sim/next",
-            json!([{ "channel": "whatsapp", "ok": true }, { "channel": "sms", "ok": true }]),
+            json!([{ "channel": "whatsapp", "ok": true }, { "channel": "pigeon", "ok": true }]),
             "[1].channel",
         ),
         ("POST", "/_sim/next", json!({ "channel": "telegram", "error": "nope" }), "[0].error"),
@@ -111,6 +107,10 @@ async fn the_record_is_read_in_pages() {
     assert_eq!(numbers(&page("?channel=whatsapp&recipient=79990000001").await), [3, 7]);
     assert_eq!(numbers(&page("?recipient=+79990000001").await), [3, 7]);
     assert_eq!(numbers(&page("?after=10").await), [0; 0]);
+    assert_eq!(numbers(&page("?newest=true&limit=3").await), [10, 9, 8]);
+    assert_eq!(numbers(&page("?search=%D0%9F%D0%A0%D0%98%D0%92%D0%95%D0%A2&limit=2").await), [1, 3]);
+    assert_eq!(get(&simulator, "/_sim/taken/3").await.json()["n"], 3);
+    assert_eq!(get(&simulator, "/_sim/taken/11").await.status, 404);
 }
 
 #[tokio::test]
@@ -144,13 +144,7 @@ async fn refusals_are_counted_by_their_code() {
 async fn the_file_says_what_the_memory_says() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("taken.ndjson");
-    let options = SimulatorOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        seed: 1,
-        scenario: Scenario::default(),
-        clock: Arc::new(SystemClock),
-        record_file: Some(path.clone()),
-    };
+    let options = SimulatorOptions { record_file: Some(path.clone()), ..SimulatorOptions::default() };
     let simulator = Simulator::start(options).await.unwrap();
     for n in 0..20 {
         whatsapp(&simulator, &whatsapp_text(&format!("799900000{n:02}"))).await;
@@ -164,13 +158,8 @@ async fn the_file_says_what_the_memory_says() {
 
 #[tokio::test]
 async fn the_command_refuses_an_address_that_others_can_reach() {
-    let args = vestnik::cli::simulator::SimulatorArgs {
-        listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-        seed: 1,
-        scenario: None,
-        record: None,
-        allow_remote: false,
-    };
+    let cli = <vestnik::cli::Cli as clap::Parser>::parse_from(["vestnik", "simulator", "--listen", "0.0.0.0:0"]);
+    let vestnik::cli::Command::Simulator(args) = cli.command else { panic!("another command") };
     let printer = vestnik::cli::Printer::new(false);
     let error = vestnik::cli::simulator::run(args, printer).await.unwrap_err();
     assert!(error.to_string().contains("--allow-remote"), "{error}");
@@ -179,11 +168,8 @@ async fn the_command_refuses_an_address_that_others_can_reach() {
 #[tokio::test]
 async fn a_scenario_that_makes_no_sense_does_not_start() {
     let options = SimulatorOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        seed: 1,
         scenario: serde_json::from_value(json!({ "telegram": { "latencyMs": -1 } })).unwrap(),
-        clock: Arc::new(SystemClock),
-        record_file: None,
+        ..SimulatorOptions::default()
     };
     let error = Simulator::start(options).await.err().unwrap();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
