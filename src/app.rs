@@ -13,12 +13,14 @@ use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
-use crate::http::{ApiParts, HttpOptions, KeyCheck, hash_key, router, serve};
+use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
+use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
 use crate::telemetry;
 use crate::templates::{Engine, Limits};
+use crate::upkeep::Upkeep;
 
 /// How long an idempotency key is remembered.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,10 +58,19 @@ impl App {
             format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
         })?;
         let addr = listener.local_addr().context("cannot tell the address listened on")?;
+        let records = Arc::new(record_sources(settings, &store)?);
+        let elsewhere = Arc::clone(&records);
+        lifecycle.tracker().spawn(async move {
+            // The log says at start what is wrong with a query, and not with the first message. Nobody waits for it.
+            for kind in elsewhere.elsewhere() {
+                let _ = elsewhere.fields(kind).await;
+            }
+        });
         let engine = Arc::new(Engine::new(Limits::from(&settings.templates)));
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
             engine,
+            records: Arc::clone(&records),
             providers: providers(settings)?,
             clock: Arc::clone(&clock),
             options: delivery_options(settings),
@@ -80,6 +91,13 @@ impl App {
                 upkeep.run_upkeep();
             }
         });
+        let upkeep = Upkeep::start(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            settings.retention,
+            lifecycle.tracker(),
+            lifecycle.soft(),
+        );
         let options = http_options(settings, addr);
         let header_time_limit = options.header_time_limit;
         let api = Arc::new(ApiParts {
@@ -89,7 +107,9 @@ impl App {
             clock,
             ids,
             options,
+            imports: ImportPlaces::default(),
             metrics,
+            upkeep,
             stopping: lifecycle.soft().clone(),
         });
         let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
@@ -155,6 +175,25 @@ fn http_options(settings: &Settings, addr: SocketAddr) -> HttpOptions {
         request_time_limit: Duration::from_millis(settings.http.request_time_limit_ms),
         is_loopback: addr.ip().is_loopback(),
     }
+}
+
+/// Where each kind of record comes from, by the settings.
+pub fn record_sources(settings: &Settings, store: &Arc<dyn Store>) -> anyhow::Result<Sources> {
+    let sources = Sources::new(Arc::new(BuiltIn::new(Arc::<dyn Store>::clone(store))));
+    Ok(match sql_source(settings)? {
+        Some(sql) => {
+            let kinds: Vec<_> = sql.kinds().collect();
+            let sql: Arc<dyn RecordSource> = Arc::new(sql);
+            sources.with(kinds, &sql)
+        }
+        None => sources,
+    })
+}
+
+/// The CRM's database, if the settings name one.
+pub fn sql_source(settings: &Settings) -> anyhow::Result<Option<SqlSource>> {
+    let region = settings.delivery.region();
+    Ok(settings.records.sql.as_ref().map(|sql| SqlSource::new(sql, region)).transpose()?)
 }
 
 /// Every account of the settings, with its budget.

@@ -54,6 +54,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "delivery",
             "domain",
             "http",
+            "import",
             "lifecycle",
             "limits",
             "queue",
@@ -81,9 +82,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "store",
             "telemetry",
             "templates",
+            "upkeep",
         ],
     ),
-    ("http", &["config", "delivery", "domain", "import", "lifecycle", "records", "store", "templates"]),
+    ("http", &["config", "delivery", "domain", "import", "lifecycle", "records", "store", "templates", "upkeep"]),
     ("delivery", &["channels", "config", "domain", "lifecycle", "limits", "queue", "records", "store", "templates"]),
     ("import", &["config", "domain", "store"]),
     ("records", &["config", "domain", "store"]),
@@ -93,6 +95,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("channels", &["config", "domain"]),
     ("templates", &["config", "domain"]),
     ("simulator", &["channels", "domain"]),
+    ("upkeep", &["config", "domain", "store"]),
     ("server_url", &[]),
     ("lifecycle", &["config", "domain"]),
     ("telemetry", &["config", "domain"]),
@@ -102,11 +105,12 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// What both ledgers must have: the hot statements and the connection.
-const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "take.rs"];
+const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "record.rs", "sql.rs", "take.rs"];
 
 /// Files that only one ledger has, and why.
 const ONLY_CHILDREN: &[(&str, &str)] = &[
     ("src/store/sqlite/setup.rs", "a file needs its version, lock and pragmas; a server brings them along"),
+    ("src/store/postgres/pool.rs", "reaching a server, which CRM records may be read from, too"),
     ("src/store/postgres/probe.rs", "what a measurement asks the server, and SQLite has none"),
     ("src/store/postgres/committer.rs", "SQLite's one writer, which gathers commits, is its connection"),
 ];

@@ -20,7 +20,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -32,6 +33,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
+
+mod upload;
+
+pub use upload::HttpStream;
 
 use super::public_address::{NotPublic, is_public};
 use super::tls::Trust;
@@ -53,6 +58,8 @@ pub const ANSWER_BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 type HttpConnector = connect::HttpConnector<Resolver>;
+/// A message in one piece, or an upload that comes in many.
+type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>;
 
 /// The client of everything that leaves by HTTP. Cheap to clone; clones share the connections.
 ///
@@ -60,7 +67,7 @@ type HttpConnector = connect::HttpConnector<Resolver>;
 /// connection is made. It belongs to the runtime it is first used on, so an application makes one and hands it round.
 #[derive(Clone)]
 pub struct HttpClient {
-    pool: Client<Connector, Full<Bytes>>,
+    pool: Client<Connector, Outgoing>,
 }
 
 /// What is asked.
@@ -179,7 +186,7 @@ impl HttpClient {
     ///
     /// Not cancel safe in meaning: dropping the future leaves it unknown whether the request left.
     pub async fn send(&self, request: HttpRequest, limits: &HttpLimits) -> Result<HttpAnswer, HttpError> {
-        let mut outgoing = Request::new(Full::new(request.body));
+        let mut outgoing = Request::new(Either::Left(Full::new(request.body)));
         *outgoing.method_mut() = request.method;
         *outgoing.uri_mut() = request.uri;
         *outgoing.headers_mut() = request.headers;
@@ -321,6 +328,10 @@ fn kind_of(cause: Option<&hyper::Error>) -> HttpErrorKind {
     }
 }
 
+fn from_body(error: hyper::Error) -> HttpError {
+    HttpError { kind: kind_of(Some(&error)), source: Some(error.into()) }
+}
+
 async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, HttpError> {
     let too_large = || Err(HttpErrorKind::AnswerTooLarge.into());
     // What the answer announces is believed at once, so that nothing is read of a body that is too large anyway.
@@ -330,7 +341,7 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Http
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| HttpError { kind: kind_of(Some(&error)), source: Some(error.into()) })?;
+        let frame = frame.map_err(from_body)?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + whole.len() + data.len() > limit_bytes {
             return too_large();

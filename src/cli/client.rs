@@ -1,9 +1,11 @@
 //! The API as the commands see it: where the server is, one call, and its problems in words.
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
+use futures::Stream;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::channels::HttpClient;
-use crate::channels::http_client::{HttpAnswer, HttpLimits, HttpRequest};
+use crate::channels::http_client::{HttpAnswer, HttpError, HttpLimits, HttpRequest, HttpStream};
 use crate::config::Settings;
 use crate::server_url;
 
@@ -145,6 +147,35 @@ impl Client {
         body: Option<&Value>,
         headers: &[(&'static str, &str)],
     ) -> anyhow::Result<HttpAnswer> {
+        let mut request = self.request(method, path, headers)?;
+        if let Some(body) = body {
+            request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            request.body = Bytes::from(body.to_string());
+        }
+        let limits = HttpLimits { total: PATIENCE, body_bytes: ANSWER_BYTES, ..HttpLimits::default() };
+        self.http.send(request, &limits).await.map_err(|error| {
+            self.unanswered(&error, "what was asked may have happened: `vestnik notifications list` shows it")
+        })
+    }
+
+    /// Sends a file of any size, and gives the answer as it begins, whatever the status.
+    pub async fn upload(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+    ) -> anyhow::Result<HttpStream> {
+        let request = self.request(Method::POST, path, headers)?;
+        let sent = self.http.upload(request, pieces, &HttpLimits::default()).await;
+        sent.map_err(|error| self.unanswered(&error, "a part may have been taken: sending all of it again is safe"))
+    }
+
+    /// The whole of an answer.
+    pub async fn read(&self, answer: HttpStream) -> anyhow::Result<Bytes> {
+        answer.into_bytes(ANSWER_BYTES).await.map_err(|error| self.unanswered(&error, "ask again"))
+    }
+
+    fn request(&self, method: Method, path: &str, headers: &[(&'static str, &str)]) -> anyhow::Result<HttpRequest> {
         let url = format!("{}{path}", self.base);
         let uri = match url.parse::<hyper::Uri>() {
             Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => uri,
@@ -166,27 +197,17 @@ impl Client {
             value.set_sensitive(true);
             all.insert(AUTHORIZATION, value);
         }
-        let body = match body {
-            Some(body) => {
-                all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
-        let limits = HttpLimits { total: PATIENCE, body_bytes: ANSWER_BYTES, ..HttpLimits::default() };
-        let sent = self.http.send(HttpRequest { method, uri, headers: all, body }, &limits).await;
-        sent.map_err(|error| {
-            let hint = if error.kind.nothing_left() {
-                "start it with `vestnik serve`, or set VESTNIK_URL"
-            } else {
-                "what was asked may have happened: `vestnik notifications list` shows it"
-            };
-            anyhow!("no answer from {} (named {}): {}\nhint: {hint}", self.base, self.said_by, error.chain())
-        })
+        Ok(HttpRequest { method, uri, headers: all, body: Bytes::new() })
+    }
+
+    fn unanswered(&self, error: &HttpError, otherwise: &str) -> anyhow::Error {
+        let hint =
+            if error.kind.nothing_left() { "start it with `vestnik serve`, or set VESTNIK_URL" } else { otherwise };
+        anyhow!("no answer from {} (named {}): {}\nhint: {hint}", self.base, self.said_by, error.chain())
     }
 
     /// A problem document in words: what and why on one line, each mistake on its own.
-    fn problem(&self, status: StatusCode, body: &[u8]) -> anyhow::Error {
+    pub fn problem(&self, status: StatusCode, body: &[u8]) -> anyhow::Error {
         let problem: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
         let Some(title) = problem.get("title").and_then(Value::as_str) else {
             return anyhow!(

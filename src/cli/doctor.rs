@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ServerArgs, printable};
 use super::{Ended, Printer};
-use crate::app::{ledger_options, providers};
+use crate::app::{ledger_options, providers, sql_source};
 use crate::config::Settings;
 use crate::domain::{Channel, Clock as _, SystemClock};
 use crate::store::{self, Store, StoreError};
@@ -68,6 +68,7 @@ pub async fn run(args: DoctorArgs, settings: anyhow::Result<Settings>, printer: 
         Ok(settings) => {
             checks.push(Check::ok("settings", settings_in_words(&settings)));
             ledger(&settings, &mut checks).await;
+            records(&settings, &mut checks).await;
             accounts(&settings, &mut checks).await;
             server(args.server, settings, &mut checks).await;
         }
@@ -214,6 +215,31 @@ fn flushes(path: &Path, count: usize) -> std::io::Result<Vec<Duration>> {
             Ok(started.elapsed())
         })
         .collect()
+}
+
+/// The CRM's own database, if there is one: all of its queries, without ids.
+async fn records(settings: &Settings, checks: &mut Vec<Check>) {
+    const NAME: &str = "records.sql";
+    let source = match sql_source(settings) {
+        Ok(Some(source)) => source,
+        Ok(None) => return,
+        Err(error) => {
+            checks.push(Check::problem(NAME, chain(error.as_ref()), "mend this setting"));
+            return;
+        }
+    };
+    let checked = source.check().await;
+    checks.push(match checked.server {
+        Ok(version) => Check::ok(NAME, format!("connects, and reads only: PostgreSQL {version}")),
+        Err(trouble) => Check::problem(NAME, trouble.seen, trouble.hint),
+    });
+    for (kind, tried) in checked.queries {
+        let name = format!("{NAME}.{kind}");
+        checks.push(match tried {
+            Ok(seen) => Check::ok(name, seen),
+            Err(trouble) => Check::problem(name, trouble.seen, trouble.hint),
+        });
+    }
 }
 
 async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {

@@ -2,16 +2,21 @@
 //!
 //! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
+pub mod about;
 pub mod bench;
 pub mod client;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+pub mod erase;
+pub mod import;
 pub mod keys;
 pub mod ledger;
 pub mod notifications;
 pub mod openapi;
+pub mod preview;
 pub mod printer;
+pub mod records;
 pub mod send;
 pub mod serve;
 pub mod simulator;
@@ -44,9 +49,13 @@ pub struct Cli {
 pub enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Preview(preview::PreviewArgs),
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
     Suppressions(suppressions::SuppressionsArgs),
+    Erase(erase::EraseArgs),
+    Import(import::ImportArgs),
+    Records(records::RecordsArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
@@ -81,9 +90,13 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
             Command::Send(args) => send::run(args, usual, printer).await,
+            Command::Preview(args) => preview::run(args, usual, printer).await,
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
+            Command::Import(args) => import::run(args, usual, printer).await,
+            Command::Records(args) => records::run(args, usual, printer).await,
+            Command::Erase(args) => erase::run(args, usual, printer).await,
             Command::Config(args) => config::run(&args, &usual()?, printer),
             Command::Demo(args) => demo::run(args, printer).await,
             Command::Doctor(args) => doctor::run(args, usual(), printer).await,

@@ -11,9 +11,10 @@ impl Settings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.check_figures()?;
         if let Some(url) = &self.ledger.database_url {
-            let known = ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+            let known = is_postgres(url);
             self.hold(known, "ledger.database_url", "expected postgres://… (without it the ledger is embedded)")?;
         }
+        self.check_records()?;
         if let Some(key) = &self.keys.bootstrap_key {
             self.hold(!key.expose_secret().trim().is_empty(), "keys.bootstrap_key", "is empty")?;
         }
@@ -78,6 +79,15 @@ impl Settings {
         )
     }
 
+    fn check_records(&self) -> Result<(), ConfigError> {
+        let Some(sql) = &self.records.sql else { return Ok(()) };
+        self.hold(is_postgres(&sql.url), "records.sql.url", "expected postgres://…")?;
+        self.hold(sql.timeout_ms > 0, "records.sql.timeout_ms", "must be more than 0")?;
+        self.hold(sql.pool_size > 0, "records.sql.pool_size", "must be more than 0")?;
+        let has_query = sql.queries().next().is_some();
+        self.hold(has_query, "records.sql", "has no query: give contact, lead, deal or company")
+    }
+
     fn check_account(&self, path: &str, name: &str, limits: &LimitSettings) -> Result<(), ConfigError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         let named_well = (1..=ACCOUNT_NAME_CHARS).contains(&name.len()) && name.chars().all(plain);
@@ -111,4 +121,8 @@ impl Settings {
     fn refuse(&self, path: &str, message: impl Into<String>) -> ConfigError {
         ConfigError::setting(path, message, self.origins.get(path).cloned())
     }
+}
+
+fn is_postgres(url: &SecretString) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
 }

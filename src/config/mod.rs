@@ -12,6 +12,8 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod queue;
+pub mod records;
+pub mod retention;
 pub mod telegram;
 pub mod templates;
 pub mod whatsapp;
@@ -38,10 +40,13 @@ pub struct Settings {
     pub delivery: delivery::DeliverySettings,
     pub templates: templates::TemplateSettings,
     pub log: log::LogSettings,
+    pub retention: retention::RetentionSettings,
     #[serde(default)]
     pub keys: keys::KeySettings,
     #[serde(default)]
     pub queue: queue::QueueSettings,
+    #[serde(default)]
+    pub records: records::RecordSettings,
     /// By account name.
     #[serde(default)]
     pub whatsapp: BTreeMap<String, whatsapp::WhatsAppSettings>,

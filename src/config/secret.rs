@@ -9,10 +9,11 @@ use serde::Serializer;
 use super::ConfigError;
 
 /// Paths of all secrets; `*` is an account's name.
-const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 8] = [
     "ledger.database_url",
     "keys.bootstrap_key",
     "queue.rabbitmq_url",
+    "records.sql.url",
     "whatsapp.*.token",
     "telegram.*.token",
     "email.*.password",

@@ -93,7 +93,7 @@ fn email(settings: &str) -> String {
 
 #[test]
 fn a_mistake_is_named_with_its_path() {
-    let cases: [(&str, &[(&str, &str)]); 36] = [
+    let cases: [(&str, &[(&str, &str)]); 39] = [
         ("[http]\nlisten = 8080", &[]),
         ("[http]\nport = 8080", &[]),
         ("[htpp]\nlisten = 1", &[]),
@@ -111,6 +111,9 @@ fn a_mistake_is_named_with_its_path() {
         ("[delivery]\ndirect_deadline_ms = 60000", &[]),
         ("[delivery]\ndefault_region = \"Russia\"", &[]),
         ("[log]\nlevel = \"vestnik=loud\"", &[]),
+        ("[records.sql]\nurl = \"postgres://u:topsecret@h/d\"", &[]),
+        ("[records.sql]\nurl = \"mysql://u:topsecret@h/d\"\ncontact = \"select 1\"", &[]),
+        ("[records.sql]\nurl = \"postgres://u:topsecret@h/d\"\ncontacts = \"select 1\"", &[]),
         ("[telegram.Main]\ntoken = \"topsecret\"", &[]),
         ("[telegram.main]\ntokn = \"topsecret\"", &[]),
         ("[telegram.main]\nbase_url = \"x\"", &[]),
@@ -137,7 +140,7 @@ fn a_mistake_is_named_with_its_path() {
     insta::assert_snapshot!(said, @r#"
     setting `http.listen` (from vestnik.toml): invalid socket address syntax
     setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
-    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `keys`, `queue`, `whatsapp`, `telegram`, `email`
+    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`, `email`
     setting `http` (from vestnik.toml): is a section: write [http] and its settings below
     setting `http.body_limit_bytes` (from the environment): expected an integer, got string "many"
     setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
@@ -152,6 +155,9 @@ fn a_mistake_is_named_with_its_path() {
     setting `delivery.direct_deadline_ms` (from vestnik.toml): 60000 contradicts http.request_time_limit_ms = 60000, which must be longer
     setting `delivery.default_region` (from vestnik.toml): expected a country's two letters, like RU or DE
     setting `log.level` (from vestnik.toml): not a level or filter: error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5
+    setting `records.sql`: has no query: give contact, lead, deal or company
+    setting `records.sql.url` (from vestnik.toml): expected postgres://…
+    setting `records.sql.contacts` (from vestnik.toml): there is no such setting; expected one of `url`, `contact`, `lead`, `deal`, `company`, `timeout_ms`, `pool_size`
     setting `telegram.Main`: an account's name is 1 to 40 of `a-z 0-9 _ -`
     setting `telegram.main.tokn` (from vestnik.toml): there is no such setting; expected one of `token`, `base_url`, `connect_timeout_ms`, `timeout_ms`, `limits`
     setting `telegram.main.token`: is missing
@@ -263,6 +269,8 @@ fn the_file_of_defaults_lists_exactly_all_settings() {
                     taken_by_all.insert(path);
                 }
             }
+        } else if name == "records" {
+            taken_by_all.extend(taken("records.sql"));
         } else {
             taken_by_all.extend(taken(name));
         }

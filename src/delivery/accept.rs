@@ -6,11 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::context::{address, explain, reader};
 use super::{Delivery, DirectError, SendingAccount};
 use crate::domain::message::Content;
 use crate::domain::notification::is_expired;
 use crate::domain::template::WhatsAppCategory;
 use crate::domain::{Channel, Mode, Policy, Priority, ProviderError, Recipient, RecordIds, Status, TemplateId};
+use crate::records::RecordSet;
 use crate::store::{Begin, NewNotification, SavedTemplate};
 use crate::templates::{RenderError, without_controls};
 
@@ -24,7 +26,8 @@ pub struct SendRequest {
     pub template: Option<TemplateId>,
     /// … or a given text.
     pub text: Option<String>,
-    pub recipient: String,
+    /// Where it goes; else to the address of its records.
+    pub recipient: Option<String>,
     pub records: RecordIds,
     pub data: Map<String, Value>,
     pub metadata: Option<Map<String, Value>>,
@@ -64,7 +67,8 @@ impl Refusal {
         Refusal { pointer: pointer.into(), code, detail: detail.into(), template_place: None, variable: None }
     }
 
-    fn of_rendering(error: &RenderError) -> Self {
+    /// What is wrong with a rendering.
+    pub fn of_rendering(error: &RenderError) -> Self {
         let code = match error {
             RenderError::Missing { .. } => "missing_variable",
             RenderError::TooLong { .. } => "too_long",
@@ -95,7 +99,8 @@ impl Delivery {
     /// Everything that can be wrong with a request is found here, before anything is written.
     pub(super) async fn prepare(&self, request: SendRequest) -> Result<Prepared, DirectError> {
         let (account, template) = self.check_common(&request).await?;
-        self.prepare_one(request, account, template, Vec::new()).map_err(DirectError::Refused)
+        let records = self.records_of(std::slice::from_ref(&request.records)).await?.of(&request.records);
+        self.prepare_one(request, account, template, &records).map_err(DirectError::Refused)
     }
 
     /// Account and template: the same for all recipients of a call.
@@ -139,15 +144,21 @@ impl Delivery {
         request: SendRequest,
         account: Arc<SendingAccount>,
         template: Option<SavedTemplate>,
-        mut wrong: Vec<Refusal>,
+        records: &RecordSet,
     ) -> Result<Prepared, Vec<Refusal>> {
-        let recipient = Recipient::parse(request.channel, &request.recipient, self.options.default_region);
-        let recipient = recipient.map_err(|error| wrong.push(Refusal::new("/recipient", "address", error.to_string())));
-        let data = Value::Object(request.data.clone());
+        let mut wrong = Vec::new();
+        let recipient = address(request.recipient.as_deref(), request.channel, records).and_then(|address| {
+            Recipient::parse(request.channel, &address, self.options.default_region)
+                .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))
+        });
+        let recipient = recipient.map_err(|refusal| wrong.push(refusal));
+        let data = Value::Object(records.data(&request.data));
         let content = match (&template, &request.text) {
             (Some(saved), _) => {
-                let rendered = self.renderer.render(&saved.template, request.channel, &data);
-                rendered.map_err(|error| wrong.push(Refusal::of_rendering(&error))).ok()
+                let to = recipient.as_ref().map_or_else(|()| String::new(), ToString::to_string);
+                let reader = reader(&to, request.channel, records, &data);
+                let rendered = self.renderer.render(&saved.template, request.channel, &data, reader);
+                rendered.map_err(|error| wrong.push(explain(Refusal::of_rendering(&error), records))).ok()
             }
             (None, Some(text)) => {
                 let given = self.renderer.given(request.channel, text);
@@ -159,6 +170,7 @@ impl Delivery {
         };
         match (recipient, content) {
             (Ok(recipient), Some(content)) if wrong.is_empty() => {
+                let request = about(request, records);
                 let new =
                     self.new_notification(request, &account, template.as_ref(), recipient.to_string(), Begin::Open);
                 Ok(Prepared { account, new, message: Some((recipient, content)) })
@@ -173,11 +185,12 @@ impl Delivery {
         request: SendRequest,
         account: Arc<SendingAccount>,
         template: Option<&SavedTemplate>,
+        records: &RecordSet,
         wrong: &[Refusal],
     ) -> Prepared {
         /// What was given as an address is kept to be found again, but not without bound.
         const ADDRESS_BYTES: usize = 200;
-        let mut given = request.recipient.clone();
+        let mut given = request.recipient.clone().unwrap_or_default();
         given.truncate(given.floor_char_boundary(ADDRESS_BYTES));
         given.retain(|c| !c.is_control());
         let first = wrong.first();
@@ -190,7 +203,7 @@ impl Delivery {
             wrong.iter().map(|refusal| refusal.detail.as_str()).collect::<Vec<_>>().join("; "),
         );
         let begin = Begin::Ended { status: Status::Failed, cause, error };
-        let new = self.new_notification(request, &account, template, given, begin);
+        let new = self.new_notification(about(request, records), &account, template, given, begin);
         Prepared { account, new, message: None }
     }
 
@@ -228,4 +241,12 @@ impl Delivery {
             begin,
         }
     }
+}
+
+/// Names the contact that a link found: the notification is about them whatever becomes of the link.
+fn about(mut request: SendRequest, records: &RecordSet) -> SendRequest {
+    if request.records.contact_id.is_none() {
+        request.records.contact_id = records.contact.as_ref().map(|contact| contact.id.to_string());
+    }
+    request
 }

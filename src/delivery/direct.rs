@@ -21,6 +21,7 @@ use crate::domain::{
     Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Recipient, Status, ThrottleScope, retry,
 };
 use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
+use crate::records::SourceError;
 use crate::store::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
     StoredKey, SuppressionScope, Urgency,
@@ -39,6 +40,8 @@ pub enum DirectError {
     Overloaded,
     #[error("the service is stopping")]
     Stopping,
+    #[error("the records it is about cannot be read; nothing was sent")]
+    Records(#[from] SourceError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -90,12 +93,15 @@ impl Delivery {
             }
             let Some(first) = requests.first() else { return Ok(Vec::new()) };
             let (account, template) = this.check_common(first).await?;
+            let ids: Vec<_> = requests.iter().map(|request| request.records.clone()).collect();
+            let loaded = this.records_of(&ids).await?;
             let prepared = requests
                 .into_iter()
                 .map(|request| {
                     let (account, template) = (Arc::clone(&account), template.clone());
-                    this.prepare_one(request.clone(), Arc::clone(&account), template.clone(), Vec::new())
-                        .unwrap_or_else(|wrong| this.refused_one(request, account, template.as_ref(), &wrong))
+                    let records = loaded.of(&request.records);
+                    this.prepare_one(request.clone(), Arc::clone(&account), template.clone(), &records)
+                        .unwrap_or_else(|wrong| this.refused_one(request, account, template.as_ref(), &records, &wrong))
                 })
                 .collect();
             this.send_prepared(prepared, key, deadline).await

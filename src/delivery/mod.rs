@@ -4,7 +4,7 @@
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
 //!    answer.
 //! 3. [`work`]: what the ledger holds for later and is due now, taken and sent the same way.
-//! 4. [`render`]: template and data become text.
+//! 4. [`context`] and [`render`]: records, data and template become text.
 //! 5. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
 //! 6. [`record`]: what an outcome means, and its durable record.
 //!
@@ -12,6 +12,7 @@
 //! steps, the ledger says what has to happen next.
 
 pub mod accept;
+pub mod context;
 pub mod direct;
 pub mod lease;
 pub mod record;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::{IdempotencyKey, Refusal, SendRequest};
+pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use lease::Lease;
 
@@ -39,6 +41,7 @@ use crate::channels::{Accounts, Provider, UnknownAccount};
 use crate::config::limits::LimitSettings;
 use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
 use crate::limits::{Budget, ScopeRule};
+use crate::records::{Context, Sources};
 use crate::store::{Store, StoreError};
 use crate::templates::Engine;
 
@@ -80,6 +83,8 @@ impl SendingAccount {
 pub struct Delivery {
     store: Arc<dyn Store>,
     renderer: Renderer,
+    records: Arc<Sources>,
+    context: Context,
     suppressions: SuppressionCheck,
     accounts: Accounts,
     sending: HashMap<AccountRef, Arc<SendingAccount>>,
@@ -104,6 +109,7 @@ pub struct Delivery {
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub engine: Arc<Engine>,
+    pub records: Arc<Sources>,
     pub providers: Vec<(Arc<dyn Provider>, LimitSettings)>,
     pub clock: Arc<dyn Clock>,
     pub options: DeliveryOptions,
@@ -117,7 +123,7 @@ pub struct Parts {
 impl Delivery {
     /// Takes an epoch, settles what lost processes left, and begins to work on what is due.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, engine, providers, clock, options, process_name, tracker, stopping } = parts;
+        let Parts { store, engine, records, providers, clock, options, process_name, tracker, stopping } = parts;
         let lease = Lease::begin(Arc::clone(&store), process_name, &options).await?;
         let refs = providers.iter().map(|(provider, _)| provider.account().clone()).collect();
         let numbered = store.accounts(refs).await?;
@@ -133,6 +139,8 @@ impl Delivery {
         let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
         let delivery = Arc::new(Delivery {
             renderer: Renderer::new(Arc::clone(&store), engine),
+            context: Context::new(Arc::<Sources>::clone(&records)),
+            records,
             suppressions: SuppressionCheck::start(Arc::clone(&store)),
             accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
             sending,
@@ -171,6 +179,11 @@ impl Delivery {
     /// The templates as they are rendered, for checks at save time.
     pub fn renderer(&self) -> &Renderer {
         &self.renderer
+    }
+
+    /// Where CRM records come from.
+    pub fn records(&self) -> &Sources {
+        &self.records
     }
 
     /// Where phone numbers without a country code are from.

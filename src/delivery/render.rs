@@ -11,7 +11,7 @@ use crate::domain::message::Content;
 use crate::domain::template::{Template, TemplateBody};
 use crate::domain::{Channel, TemplateId, TemplateVersion};
 use crate::store::{SavedTemplate, Store, StoreError};
-use crate::templates::{Checked, Engine, RenderError, TemplateProblems};
+use crate::templates::{Checked, Engine, Preview, Reader, RenderError, TemplateProblems};
 
 /// Another process's save is seen this much later at most; one's own at once.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -77,13 +77,29 @@ impl Renderer {
         Ok(self.store.template(id.clone(), Some(version)).await?.map(|saved| saved.template))
     }
 
-    pub fn render(&self, template: &Template, channel: Channel, data: &Value) -> Result<Content, RenderError> {
-        self.engine.render(template, channel, data)
+    pub(super) fn render(
+        &self,
+        template: &Template,
+        channel: Channel,
+        data: &Value,
+        reader: Reader<'_>,
+    ) -> Result<Content, RenderError> {
+        self.engine.render(template, channel, data, reader)
     }
 
-    /// Syntax, limits, and the variables used.
+    /// Syntax, limits, the variables used, and what is worth a look.
     pub fn check(&self, body: &TemplateBody) -> Result<Checked, TemplateProblems> {
         self.engine.check(body)
+    }
+
+    /// The variables used, also of a template that would not pass.
+    pub fn variables(&self, body: &TemplateBody) -> Vec<String> {
+        self.engine.variables(body)
+    }
+
+    /// What every channel would send, and what is missing for it.
+    pub fn preview(&self, body: &TemplateBody, data: &Value, reader: Reader<'_>) -> Result<Preview, RenderError> {
+        self.engine.preview(body, data, reader)
     }
 
     /// A text that no template made.

@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::accept::is_marketing;
+use super::context::reader;
 use super::record::OpenAttempt;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::{Content, OutgoingMessage};
 use crate::domain::notification::is_expired;
 use crate::domain::template::Template;
-use crate::domain::{Epoch, HoldReason, Outcome, PermanentReason, ProviderError, Recipient, Status};
+use crate::domain::{Epoch, HoldReason, Outcome, PermanentReason, ProviderError, Recipient, RecordIds, Status};
 use crate::limits::{Lane, RecipientKey};
+use crate::records::{Loaded, RecordSet, SourceError};
 use crate::store::{
     Begin, ChunkId, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Postpone, Settle, StoreError,
     SuppressionScope, TakeDue, Urgency,
@@ -30,6 +32,8 @@ const AT_ONCE: usize = 64;
 const CHUNKS: u32 = 2;
 /// A place in an account's budget that is further away is waited for in the ledger.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What cannot be rendered because its records cannot be read is tried again after this.
+const RECORDS_AWAY: Duration = Duration::from_secs(5);
 /// After a failure of the ledger, this long before asking again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -97,8 +101,10 @@ impl Delivery {
         let ids = chunk.handed.iter().map(|handed| handed.id).collect();
         let found = self.store.notifications(ids).await?;
         let by_id: std::collections::HashMap<_, _> = found.into_iter().map(|found| (found.id, found)).collect();
+        let ids: Vec<_> = by_id.values().map(|found: &FoundNotification| found.records.clone()).collect();
+        let records = self.records_of(&ids).await;
         let tasks = chunk.handed.iter().filter_map(|handed| Some((*handed, by_id.get(&handed.id)?.clone())));
-        let tasks: Vec<_> = tasks.map(|(handed, found)| self.work_on(handed, found).boxed()).collect();
+        let tasks: Vec<_> = tasks.map(|(handed, found)| self.work_on(handed, found, &records).boxed()).collect();
         let mut running = stream::iter(tasks).buffer_unordered(AT_ONCE);
         let mut left = 0;
         let mut failure = None;
@@ -131,7 +137,12 @@ impl Delivery {
         }
     }
 
-    async fn work_on(&self, handed: Handed, found: FoundNotification) -> Result<Worked, StoreError> {
+    async fn work_on(
+        &self,
+        handed: Handed,
+        found: FoundNotification,
+        records: &Result<Loaded, SourceError>,
+    ) -> Result<Worked, StoreError> {
         if self.stopping.is_cancelled() {
             return Ok(Worked::Left);
         }
@@ -145,7 +156,14 @@ impl Delivery {
         if is_expired(found.not_after, self.clock.now()) {
             return self.settle(&found, Status::Expired, "notAfter passed before it left").await;
         }
-        let content = self.content(&found).await?;
+        let records = match records {
+            Ok(loaded) => loaded.of(&found.records),
+            Err(_) if found.template.is_some() && found.records != RecordIds::default() => {
+                return self.postpone(handed, &found, RECORDS_AWAY, HoldReason::Records).await;
+            }
+            Err(_) => RecordSet::default(),
+        };
+        let content = self.content(&found, &records).await?;
         if let Ok(content) = &content
             && self.is_suppressed(&found, content).await?
         {
@@ -173,7 +191,7 @@ impl Delivery {
         if let Ok(message) = &message {
             let recipient = RecipientKey::of(&message.recipient);
             if let Err(busy) = account.budget.acquire(Lane::Queued, recipient, Instant::now() + PATIENCE).await {
-                return self.postpone(handed, found, busy.retry_after).await;
+                return self.postpone(handed, found, busy.retry_after, HoldReason::RateLimit).await;
             }
         }
         let epoch = self.lease.epoch();
@@ -203,19 +221,29 @@ impl Delivery {
     }
 
     /// Waits are the ledger's: a throttled account holds up no other.
-    async fn postpone(&self, handed: Handed, found: &FoundNotification, wait: Duration) -> Result<Worked, StoreError> {
+    async fn postpone(
+        &self,
+        handed: Handed,
+        found: &FoundNotification,
+        wait: Duration,
+        hold: HoldReason,
+    ) -> Result<Worked, StoreError> {
         let postpone = Postpone {
             handed,
             account: found.account,
             priority: found.priority,
             batch: found.batch,
             due_at: later(self.clock.now(), wait),
-            hold: HoldReason::RateLimit,
+            hold,
         };
         self.store.postpone(postpone).await.map(|_| Worked::Done)
     }
 
-    async fn content(&self, found: &FoundNotification) -> Result<Result<Content, ProviderError>, StoreError> {
+    async fn content(
+        &self,
+        found: &FoundNotification,
+        records: &RecordSet,
+    ) -> Result<Result<Content, ProviderError>, StoreError> {
         if let Some(text) = &found.text {
             return Ok(self
                 .renderer
@@ -231,15 +259,22 @@ impl Delivery {
                 format!("version {} of template `{id}` is gone", version.0),
             )));
         };
-        Ok(self.rendered(&template, found))
+        Ok(self.rendered(&template, found, records))
     }
 
-    fn rendered(&self, template: &Template, found: &FoundNotification) -> Result<Content, ProviderError> {
-        let data = match &found.data {
+    fn rendered(
+        &self,
+        template: &Template,
+        found: &FoundNotification,
+        records: &RecordSet,
+    ) -> Result<Content, ProviderError> {
+        let given: Map<String, Value> = match &found.data {
             Some(json) => serde_json::from_str(json).map_err(|error| ProviderError::new("data", error.to_string()))?,
-            None => Value::Object(serde_json::Map::new()),
+            None => Map::new(),
         };
-        let rendered = self.renderer.render(template, found.channel, &data);
+        let data = Value::Object(records.data(&given));
+        let reader = reader(&found.recipient, found.channel, records, &data);
+        let rendered = self.renderer.render(template, found.channel, &data, reader);
         rendered.map_err(|error| ProviderError::new("template", error.to_string()))
     }
 

@@ -46,6 +46,10 @@ uuid_newtype! {
     /// The notifications of one bulk call.
     BatchId
 }
+uuid_newtype! {
+    /// One request to erase a record's personal data.
+    ErasureId
+}
 
 /// One life of one worker process. A new start is a new epoch; the ledger opens nothing for a lost one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -13,13 +13,14 @@ pub mod notification;
 pub mod recipient;
 pub mod record;
 pub mod retry;
+pub mod sms;
 pub mod template;
 
 pub use account::{AccountId, AccountRef};
 pub use attempt::{Attempt, DownReason, Outcome, OutcomeClass, PermanentReason, ProviderError, ThrottleScope};
 pub use channel::Channel;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use ids::{BatchId, Epoch, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
+pub use ids::{BatchId, Epoch, ErasureId, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
 pub use message::{Attachment, AttachmentSource, Content, EmailContent, OutgoingMessage};
 pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Status};
 pub use recipient::{ChatId, EmailAddress, PhoneNumber, Recipient, RecipientError};

@@ -85,6 +85,8 @@ words! {
         QuietHours = 5 "quiet_hours",
         /// An uncertain send under `at_least_once`: the one resend it is owed.
         Resend = 6 "resend",
+        /// The source of the records it is about does not answer.
+        Records = 7 "records",
     }
 }
 

@@ -4,6 +4,8 @@
 //! records): they are read once, when a record comes in, and kept in one form ever after, so that nobody behind it
 //! parses a phone number again. Everything else is the CRM's own and stays as it came.
 
+mod known;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,8 +13,10 @@ use phonenumber::country;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::known::parse_locale;
+use self::known::{Known, as_text, depth};
+use super::Channel;
 use super::attempt::words;
-use super::{Channel, ChatId, EmailAddress, PhoneNumber};
 
 words! {
     /// The four kinds of record. A manager is a contact.
@@ -104,6 +108,8 @@ pub struct Record {
     pub id: RecordId,
     /// All its fields but the id. A null says that the field is to go, and is in no record that is kept.
     fields: Map<String, Value>,
+    /// What was left out of a record that somebody else keeps.
+    refused: Vec<FieldProblem>,
 }
 
 /// What is wrong with one field of a record.
@@ -146,7 +152,37 @@ impl Record {
         fields: Map<String, Value>,
         region: Option<country::Id>,
     ) -> Result<Self, Vec<FieldProblem>> {
-        let mut record = Record { kind, id, fields };
+        let (record, problems) = Self::checked(kind, id, fields, region);
+        if problems.is_empty() { Ok(record) } else { Err(problems) }
+    }
+
+    /// Reads a record that somebody else keeps, and that cannot be sent back: what [`parse`](Self::parse) would refuse
+    /// is left out, and [`refused`](Self::refused) says why.
+    pub fn read_leniently(
+        kind: RecordKind,
+        id: RecordId,
+        fields: Map<String, Value>,
+        region: Option<country::Id>,
+    ) -> Self {
+        let (mut record, problems) = Self::checked(kind, id, fields, region);
+        record.fields.retain(|name, _| is_name(name));
+        for problem in &problems {
+            match problem.field.as_str() {
+                "" => record.fields.clear(),
+                field => drop(record.fields.remove(field)),
+            }
+        }
+        record.refused = problems;
+        record.without_nulls()
+    }
+
+    fn checked(
+        kind: RecordKind,
+        id: RecordId,
+        fields: Map<String, Value>,
+        region: Option<country::Id>,
+    ) -> (Self, Vec<FieldProblem>) {
+        let mut record = Self::from_kept(kind, id, fields);
         let mut problems = record.check_bounds();
         match record.fields.remove("id") {
             None | Some(Value::Null) => {}
@@ -168,12 +204,12 @@ impl Record {
                 Err(detail) => problems.push(FieldProblem::new(name, detail)),
             }
         }
-        if problems.is_empty() { Ok(record) } else { Err(problems) }
+        (record, problems)
     }
 
     /// A record that was parsed before, as it was kept.
     pub fn from_kept(kind: RecordKind, id: RecordId, fields: Map<String, Value>) -> Self {
-        Record { kind, id, fields }
+        Record { kind, id, fields, refused: Vec::new() }
     }
 
     /// `newer` laid over this one, field by field; a null in it takes the field away.
@@ -192,6 +228,12 @@ impl Record {
 
     pub fn fields(&self) -> &Map<String, Value> {
         &self.fields
+    }
+
+    /// Why a field is not there although its keeper gave one.
+    pub fn refused(&self, field: &str) -> Option<&FieldProblem> {
+        // A problem of the whole record left nothing of it.
+        self.refused.iter().find(|problem| problem.field == field || problem.field.is_empty())
     }
 
     /// What a template sees: all fields, and the id.
@@ -213,9 +255,19 @@ impl Record {
     /// Where this channel reaches it: its phone, email or chat, in the form the channel takes.
     pub fn address(&self, channel: Channel) -> Option<String> {
         match channel {
-            Channel::WhatsApp | Channel::Sms => self.text("phone").map(str::to_owned),
-            Channel::Email => self.text("email").map(str::to_owned),
-            Channel::Telegram => self.fields.get("telegramChatId").and_then(as_text),
+            Channel::WhatsApp | Channel::Sms | Channel::Email => {
+                self.text(Self::address_field(channel)).map(str::to_owned)
+            }
+            Channel::Telegram => self.fields.get(Self::address_field(channel)).and_then(as_text),
+        }
+    }
+
+    /// The field that holds this channel's addresses.
+    pub const fn address_field(channel: Channel) -> &'static str {
+        match channel {
+            Channel::WhatsApp | Channel::Sms => "phone",
+            Channel::Email => "email",
+            Channel::Telegram => "telegramChatId",
         }
     }
 
@@ -232,7 +284,7 @@ impl Record {
             problems.push(FieldProblem::new("", detail));
         }
         for (name, value) in &self.fields {
-            if name.trim().is_empty() || name.len() > Self::LONGEST_NAME_BYTES || name.contains(char::is_control) {
+            if !is_name(name) {
                 let shown: String = name.chars().filter(|c| !c.is_control()).take(40).collect();
                 let detail = format!("a name is 1 to {} bytes without control characters", Self::LONGEST_NAME_BYTES);
                 problems.push(FieldProblem::new(&shown, detail));
@@ -250,93 +302,14 @@ impl Record {
     }
 }
 
+fn is_name(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= Record::LONGEST_NAME_BYTES && !text.contains(char::is_control)
+}
+
 /// Personal data is not for logs.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} ({} fields)", self.kind, self.id, self.fields.len())
-    }
-}
-
-/// A field with a meaning.
-enum Known {
-    Phone,
-    Email,
-    Chat,
-    Locale,
-    Timezone,
-    Link(RecordKind),
-}
-
-impl Known {
-    /// The one form of what was given; null for none.
-    fn read(&self, given: &Value, region: Option<country::Id>) -> Result<Value, String> {
-        let text = match given {
-            Value::Null => return Ok(Value::Null),
-            given => as_text(given).ok_or("expected a text or a number")?,
-        };
-        let text = text.trim();
-        if text.is_empty() {
-            return Ok(Value::Null);
-        }
-        let words = |error: super::RecipientError| error.to_string();
-        Ok(match self {
-            Known::Phone => PhoneNumber::parse(text, region).map_err(words)?.as_str().into(),
-            Known::Email => EmailAddress::parse(text).map_err(words)?.as_str().into(),
-            Known::Chat => match ChatId::parse(text).map_err(words)? {
-                ChatId::Numeric(id) => id.into(),
-                // A public channel is nobody's own chat.
-                ChatId::Name(_) => return Err("expected the numeric id of the person's chat".into()),
-            },
-            Known::Locale => parse_locale(text).ok_or("expected a language, like ru or en-GB")?.into(),
-            Known::Timezone => match jiff::tz::TimeZone::get(text) {
-                Ok(zone) => zone.iana_name().unwrap_or(text).into(),
-                Err(_) => return Err("expected a time zone of the IANA list, like Europe/Moscow".into()),
-            },
-            Known::Link(kind) => RecordId::parse(*kind, text).map_err(|error| error.to_string())?.as_str().into(),
-        })
-    }
-}
-
-/// A language tag in its usual form (RFC 5646): `ru`, `en-GB`, `sr-Latn-RS`. `_` is read as `-`.
-pub fn parse_locale(text: &str) -> Option<String> {
-    let text = text.trim().replace('_', "-");
-    let mut subtags = text.split('-');
-    let language = subtags.next().filter(|tag| (2..=3).contains(&tag.len()))?;
-    if text.len() > 35 || !language.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return None;
-    }
-    let mut locale = language.to_ascii_lowercase();
-    for subtag in subtags {
-        if !(1..=8).contains(&subtag.len()) || !subtag.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return None;
-        }
-        locale.push('-');
-        match subtag.len() {
-            2 => locale.push_str(&subtag.to_ascii_uppercase()),
-            4 if subtag.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
-                locale.push_str(&subtag[..1].to_ascii_uppercase());
-                locale.push_str(&subtag[1..].to_ascii_lowercase());
-            }
-            _ => locale.push_str(&subtag.to_ascii_lowercase()),
-        }
-    }
-    Some(locale)
-}
-
-fn as_text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// How deep values nest. `serde_json` bounds it when it parses, so that this may recurse.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 
@@ -412,6 +385,25 @@ mod tests {
         }
         assert!(RecordId::parse(RecordKind::Lead, "c1").is_err());
         assert_eq!(RecordId::parse(RecordKind::Lead, "042").expect("a number").as_str(), "42");
+    }
+
+    #[test]
+    fn what_is_not_usable_is_left_out_and_says_why() {
+        let read = |fields: Value| {
+            let Value::Object(fields) = fields else { panic!("fields are an object") };
+            let id = RecordId::parse(RecordKind::Contact, "c1").expect("an id");
+            Record::read_leniently(RecordKind::Contact, id, fields, Some(RU))
+        };
+        let record = read(json!({ "phone": "none", "email": null, "name": "Анна", "a\nb": 1, "companyId": [1] }));
+        assert_eq!(Value::Object(record.fields().clone()), json!({ "name": "Анна" }));
+        assert_eq!(record.address(Channel::Sms), None);
+        assert!(record.refused("phone").expect("it was given").detail.starts_with("not a valid phone number"));
+        assert!(record.refused("companyId").is_some());
+        assert_eq!(record.refused("email"), None);
+
+        let record = read(json!({ "phone": "+79991234567", "note": "x".repeat(70_000) }));
+        assert!(record.fields().is_empty());
+        assert!(record.refused("phone").expect("it was given").detail.contains("bytes of JSON"));
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod erasures;
 mod extract;
 mod health;
 mod idempotency;
+mod import;
 mod notifications;
+mod preview;
 pub mod problem;
+mod records;
 mod request_id;
 mod server;
 mod suppressions;
@@ -29,12 +33,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use auth::{KeyCheck, hash_key};
+pub use import::ImportPlaces;
 pub use server::serve;
 
 use self::problem::Problem;
 use crate::delivery::Delivery;
 use crate::domain::{Clock, IdSource};
 use crate::store::Store;
+use crate::upkeep::Upkeep;
 
 /// What bounds a request; the section `[http]` of the settings.
 #[derive(Clone, Debug)]
@@ -56,7 +62,9 @@ pub struct ApiParts {
     pub clock: Arc<dyn Clock>,
     pub ids: IdSource,
     pub options: HttpOptions,
+    pub imports: ImportPlaces,
     pub metrics: PrometheusHandle,
+    pub upkeep: Arc<Upkeep>,
     /// Cancelled when no new work may begin: readiness says so.
     pub stopping: CancellationToken,
 }
@@ -74,6 +82,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
         (name = "operations", description = "Health and figures")
@@ -95,47 +104,57 @@ impl utoipa::Modify for BearerKey {
     }
 }
 
-fn described() -> (OpenApiRouter<Api>, OpenApiRouter<Api>) {
+/// What needs a key and is bounded, what needs one and takes bodies of any size and time, and what is open to all.
+fn described() -> [OpenApiRouter<Api>; 3] {
     let guarded = OpenApiRouter::new()
         .routes(routes!(notifications::create, notifications::list))
         .routes(routes!(notifications::auto))
         .routes(routes!(notifications::show))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
+        .routes(routes!(preview::preview))
+        .routes(routes!(preview::test))
+        .routes(routes!(records::list))
+        .routes(routes!(records::show, records::replace, records::change, records::delete))
+        .routes(routes!(erasures::erase))
+        .routes(routes!(erasures::list))
+        .routes(routes!(erasures::show))
         .routes(routes!(suppressions::list, suppressions::create))
         .routes(routes!(suppressions::delete));
+    let streamed = OpenApiRouter::new().routes(routes!(import::import_records));
     let open = OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics));
-    (guarded, open)
+    [guarded, streamed, open]
 }
 
 /// The OpenAPI 3.1 document of all routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    let (guarded, open) = described();
-    let (_, description) =
-        OpenApiRouter::<Api>::with_openapi(Description::openapi()).merge(guarded).merge(open).split_for_parts();
-    description
+    let all = described().into_iter().fold(OpenApiRouter::with_openapi(Description::openapi()), OpenApiRouter::merge);
+    all.split_for_parts().1
 }
 
 /// All routes.
 pub fn router(api: Api) -> Router {
-    let (guarded, open) = described();
-    let guarded = guarded
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::layer))
-        .layer(DefaultBodyLimit::max(api.options.body_limit_bytes));
-    let (router, description) =
-        OpenApiRouter::with_openapi(Description::openapi()).merge(guarded).merge(open).split_for_parts();
+    let [guarded, streamed, open] = described();
+    let auth = axum::middleware::from_fn_with_state(Arc::clone(&api), auth::layer);
     let time_limit = api.options.request_time_limit;
+    let in_time = axum::middleware::from_fn(move |request, next: axum::middleware::Next| async move {
+        let answered = tokio::time::timeout(time_limit, next.run(request)).await;
+        answered.unwrap_or_else(|_| Problem::timeout().into_response())
+    });
+    let guarded =
+        guarded.layer(auth.clone()).layer(DefaultBodyLimit::max(api.options.body_limit_bytes)).layer(in_time.clone());
+    let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(guarded)
+        .merge(streamed.layer(auth))
+        .merge(open.layer(in_time))
+        .split_for_parts();
     router
         .merge(utoipa_swagger_ui::SwaggerUi::new("/docs").url("/openapi.json", description))
         .fallback(|| async { Problem::not_found("there is nothing at this path; /docs lists what there is") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(axum::middleware::from_fn(move |request, next: axum::middleware::Next| async move {
-            let answered = tokio::time::timeout(time_limit, next.run(request)).await;
-            answered.unwrap_or_else(|_| Problem::timeout().into_response())
-        }))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), request_id::layer))
         .with_state(api)

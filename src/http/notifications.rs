@@ -100,13 +100,15 @@ macro_rules! send_body {
 send_body! {
     /// One notification to send.
     CreateNotification {
-        /// A phone number (`+7 999 123-45-67`) or a Telegram chat id. `phoneNumber` is another name for it.
-        #[serde(alias = "phoneNumber", deserialize_with = "text_or_number")]
-        recipient: String,
-        /// The CRM records it is about.
+        /// A phone number (`+7 999 123-45-67`), an email address or a Telegram chat id. `phoneNumber` is another name for
+        /// it. Absent or empty, it goes to the contact's address; where there is no contact, to the lead's or company's.
+        #[serde(default, alias = "phoneNumber", deserialize_with = "text_or_number")]
+        recipient: Option<String>,
+        /// The CRM records it is about. A lead or deal brings its contact, company and manager along; an id given here
+        /// wins over a link.
         #[serde(default)]
         context: RecordIds,
-        /// The template's variables.
+        /// Values of the call, laid over the records' fields; no record need exist.
         #[serde(default)]
         #[schema(value_type = Object)]
         data: Map<String, Value>,
@@ -131,9 +133,9 @@ send_body! {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AutoRecipient {
-    /// A phone number or a Telegram chat id. `phoneNumber` is another name for it.
-    #[serde(alias = "phoneNumber", deserialize_with = "text_or_number")]
-    recipient: String,
+    /// A phone number, an email address or a Telegram chat id; else the contact's. `phoneNumber` is another name for it.
+    #[serde(default, alias = "phoneNumber", deserialize_with = "text_or_number")]
+    recipient: Option<String>,
     #[serde(default)]
     contact_id: Option<String>,
     #[serde(default)]
@@ -398,7 +400,7 @@ fn common(common: Common) -> Result<SendRequest, Vec<FieldError>> {
         account: common.account,
         template,
         text: common.text,
-        recipient: String::new(),
+        recipient: None,
         records: RecordIds::default(),
         data: Map::new(),
         metadata: common.metadata,
@@ -411,13 +413,13 @@ fn common(common: Common) -> Result<SendRequest, Vec<FieldError>> {
     })
 }
 
-fn bounded_records(pointer: &str, records: &RecordIds, wrong: &mut Vec<FieldError>) {
+pub(super) fn bounded_records(pointer: &str, records: &RecordIds, wrong: &mut Vec<FieldError>) {
     bounded(&format!("{pointer}/contactId"), records.contact_id.as_deref(), wrong);
     bounded(&format!("{pointer}/dealId"), records.deal_id.as_deref(), wrong);
     bounded(&format!("{pointer}/companyId"), records.company_id.as_deref(), wrong);
 }
 
-fn bounded(pointer: &str, text: Option<&str>, wrong: &mut Vec<FieldError>) {
+pub(super) fn bounded(pointer: &str, text: Option<&str>, wrong: &mut Vec<FieldError>) {
     let Some(text) = text else { return };
     if text.is_empty() || text.len() > LONGEST_ID_BYTES || text.contains(char::is_control) {
         let detail = format!("1 to {LONGEST_ID_BYTES} bytes, without control characters");
@@ -426,15 +428,17 @@ fn bounded(pointer: &str, text: Option<&str>, wrong: &mut Vec<FieldError>) {
 }
 
 /// A chat id may come as a number.
-fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn text_or_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a phone number as text, or a chat id")]
     enum TextOrNumber {
         Text(String),
         Number(i64),
+        Nothing(()),
     }
     Ok(match TextOrNumber::deserialize(deserializer)? {
-        TextOrNumber::Text(text) => text,
-        TextOrNumber::Number(number) => number.to_string(),
+        TextOrNumber::Text(text) => Some(text),
+        TextOrNumber::Number(number) => Some(number.to_string()),
+        TextOrNumber::Nothing(()) => None,
     })
 }

@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::delivery::{DirectError, Refusal};
+use crate::domain::RecordKind;
+use crate::records::SourceError;
 use crate::store::StoreError;
 use crate::templates::TemplateProblems;
 
@@ -111,7 +113,31 @@ impl Problem {
 
     pub fn unsupported_media_type() -> Self {
         let detail = "send the body as JSON with the header Content-Type: application/json";
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "urn:vestnik:media-type", "The body is not JSON", detail)
+        Self::wrong_media_type("The body is not JSON", detail)
+    }
+
+    /// 415: for bodies that are something else than JSON.
+    pub fn wrong_media_type(title: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "urn:vestnik:media-type", title, detail)
+    }
+
+    /// 422: a file that cannot be read from some line on.
+    pub fn unreadable_file(detail: impl Into<String>) -> Self {
+        let title = "The file cannot be read further";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "urn:vestnik:unreadable-file", title, detail)
+    }
+
+    /// 408: the client stopped sending.
+    pub fn silence(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "urn:vestnik:silence", "The body did not come in time", detail)
+    }
+
+    /// 429: all places for this kind of work are taken.
+    pub fn too_many(detail: impl Into<String>) -> Self {
+        let title = "Too many at once";
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "urn:vestnik:too-many", title, detail);
+        problem.retry_after = Some(5);
+        problem
     }
 
     pub fn method_not_allowed() -> Self {
@@ -144,17 +170,39 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "urn:vestnik:internal", "Something broke", detail)
     }
 
+    /// 409: the CRM's own database has these records.
+    pub fn kept_elsewhere(kind: RecordKind) -> Self {
+        let detail = format!(
+            "{kind} records are read from the CRM's own database (setting records.sql.{kind}): change them there"
+        );
+        Self::conflict("urn:vestnik:kept-elsewhere", "These records are kept elsewhere", detail)
+    }
+
     fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, kind, title, detail)
     }
 }
 
 impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
+    fn into_response(self) -> Response {
+        self.respond(&serde_json::Map::new())
+    }
+}
+
+impl Problem {
+    /// The answer, with members that only this kind of problem has (RFC 9457, 3.2).
+    pub(super) fn respond(mut self, more: &impl Serialize) -> Response {
+        #[derive(Serialize)]
+        struct Whole<'a, T> {
+            #[serde(flatten)]
+            problem: &'a Problem,
+            #[serde(flatten)]
+            more: &'a T,
+        }
         self.instance = super::request_id::current().map(|id| format!("urn:uuid:{id}"));
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.retry_after;
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(Whole { problem: &self, more })).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after {
@@ -180,6 +228,18 @@ impl From<StoreError> for Problem {
                 tracing::error!(error = &error as &dyn std::error::Error, "a request broke");
                 Problem::internal()
             }
+        }
+    }
+}
+
+impl From<SourceError> for Problem {
+    /// Its source has said in the log what failed.
+    fn from(error: SourceError) -> Self {
+        match &error {
+            SourceError::Unavailable { kind, .. } => {
+                Problem::unavailable(format!("the source of {kind} records does not answer; nothing was sent"))
+            }
+            SourceError::Unusable { .. } => Problem::unavailable(format!("{error}; nothing was sent")),
         }
     }
 }
@@ -226,6 +286,7 @@ impl From<DirectError> for Problem {
                 problem
             }
             DirectError::Stopping => Problem::unavailable("the service is stopping; nothing was sent"),
+            DirectError::Records(error) => error.into(),
             DirectError::Store(error) => error.into(),
         }
     }

@@ -1,5 +1,6 @@
 //! `/v1/templates`: texts with variables, in immutable versions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,22 +13,37 @@ use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::notifications::page_limit;
-use super::problem::{FieldError, Problem};
+use super::problem::{FieldError, Problem, TemplatePlace};
 use crate::domain::template::TemplateBody;
-use crate::domain::{TemplateId, TemplateVersion};
+use crate::domain::{RecordKind, TemplateId, TemplateVersion};
+use crate::records::RecordSource as _;
 use crate::store::{SavedTemplate, Scope};
+use crate::templates::{Checked, Place, TemplateProblem, unknown_fields};
 
 /// A version of a template.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TemplateView {
     id: String,
-    version: i32,
-    saved_at: Timestamp,
+    /// Absent where nothing was saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved_at: Option<Timestamp>,
     /// The variables it prints or asks for.
     variables: Vec<String>,
+    /// What will work, but perhaps not as it was meant.
+    warnings: Vec<TemplateWarning>,
     #[serde(flatten)]
     body: TemplateBody,
+}
+
+/// Something its author may want to look at.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TemplateWarning {
+    /// Where in the template.
+    place: TemplatePlace,
+    message: String,
 }
 
 /// A page of templates, by name.
@@ -57,14 +73,23 @@ pub(super) struct VersionQuery {
     version: Option<i32>,
 }
 
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SaveQuery {
+    /// Only check it.
+    #[serde(default)]
+    dry_run: bool,
+}
+
 /// Saves a template. Each save that changes something is a new version; notifications keep the one they were accepted
 /// with.
 #[utoipa::path(
     put, path = "/v1/templates/{id}", tag = "templates", security(("key" = [])),
-    params(("id" = String, Path, description = "Its name: letters, digits, `.`, `_`, `-`")),
+    params(("id" = String, Path, description = "Its name: letters, digits, `.`, `_`, `-`"), SaveQuery),
     request_body = TemplateBody,
     responses(
-        (status = 200, body = TemplateView, description = "Saved"),
+        (status = 200, body = TemplateView, description = "Saved, with what is worth a look"),
         (status = 422, body = Problem, description = "It is wrong: part, line and column of each mistake")
     )
 )]
@@ -72,14 +97,21 @@ pub(super) async fn save(
     State(api): State<Api>,
     caller: Caller,
     ValidPath(id): ValidPath<String>,
+    ValidQuery(query): ValidQuery<SaveQuery>,
     ValidJson { value, .. }: ValidJson<TemplateBody>,
 ) -> Result<Json<TemplateView>, Problem> {
     caller.may(Scope::Manage)?;
     let id = TemplateId::parse(&id).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
-    api.delivery.renderer().check(&value)?;
+    let checked = api.delivery.renderer().check(&value)?;
+    let variables = checked.variables.clone();
+    let warnings = warnings(&api, checked).await;
+    if query.dry_run {
+        let view = TemplateView { id: id.to_string(), version: None, saved_at: None, variables, warnings, body: value };
+        return Ok(Json(view));
+    }
     let saved = api.store.save_template(id.clone(), Arc::new(value), api.clock.now()).await?;
     api.delivery.renderer().forget(&id);
-    Ok(Json(view(&api, saved)))
+    Ok(Json(TemplateView { warnings, ..view(&api, saved) }))
 }
 
 /// The current version of a template, or an older one.
@@ -149,18 +181,41 @@ pub(super) async fn delete(
     if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(none()) }
 }
 
-fn none() -> Problem {
+/// What is worth a look in a template that may be saved, by itself and beside the records there are.
+pub(super) async fn warnings(api: &Api, checked: Checked) -> Vec<TemplateWarning> {
+    let mut fields = BTreeMap::new();
+    for kind in RecordKind::ALL {
+        // A source that is away has said so in the log, and a template is saved without it.
+        let known = api.delivery.records().fields(*kind).await.unwrap_or_default();
+        fields.insert(kind.as_str(), known.into_iter().collect());
+    }
+    let known = |kind: &str| fields.get(kind).cloned().unwrap_or_default();
+    let unknown = unknown_fields(&checked.variables, &known);
+    checked.warnings.into_iter().chain(unknown).map(warning).collect()
+}
+
+pub(super) fn none() -> Problem {
     Problem::not_found("there is no such template, or no such version of it")
 }
 
 fn view(api: &Api, saved: SavedTemplate) -> TemplateView {
-    // What an earlier release saved may not pass today; it is shown all the same.
-    let variables = api.delivery.renderer().check(&saved.template.body).map(|checked| checked.variables);
+    // What an earlier release saved may not pass today; it is shown all the same, with what is wrong.
+    let renderer = api.delivery.renderer();
+    let warnings = match renderer.check(&saved.template.body) {
+        Ok(checked) => checked.warnings,
+        Err(problems) => problems.0,
+    };
     TemplateView {
         id: saved.template.id.to_string(),
-        version: saved.template.version.0,
-        saved_at: saved.saved_at,
-        variables: variables.unwrap_or_default(),
+        version: Some(saved.template.version.0),
+        saved_at: Some(saved.saved_at),
+        variables: renderer.variables(&saved.template.body),
+        warnings: warnings.into_iter().map(warning).collect(),
         body: (*saved.template.body).clone(),
     }
+}
+
+fn warning(problem: TemplateProblem) -> TemplateWarning {
+    let Place { part, line, column } = problem.place;
+    TemplateWarning { place: TemplatePlace { part, line, column }, message: problem.message }
 }

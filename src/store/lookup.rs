@@ -116,7 +116,7 @@ pub trait Lookup: Send + Sync {
 
 /// A notification's id is made before it waits for its budget, and before it is accepted: at most a request's time
 /// earlier, and as much again for clocks that differ.
-const ID_BEFORE_ACCEPT: Duration = Duration::from_secs(120);
+pub(super) const ID_BEFORE_ACCEPT: Duration = Duration::from_secs(120);
 
 const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.template_version, n.body, n.recipient,
     n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority, n.policy, n.mode,
@@ -261,7 +261,7 @@ impl<S: Sql> Lookup for S {
 }
 
 /// The smallest id a notification made at `at` can have (RFC 9562: milliseconds come first).
-fn first_id_at(at: Timestamp) -> uuid::Uuid {
+pub(super) fn first_id_at(at: Timestamp) -> uuid::Uuid {
     let millis = u64::try_from(at.as_millisecond()).unwrap_or(0);
     uuid::Uuid::from_u128(u128::from(millis) << 80)
 }

@@ -5,15 +5,20 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod erasures;
+mod fields;
 pub mod keys;
 pub mod ledger;
 pub mod lookup;
 pub mod migrations;
 pub mod opens;
+mod personal;
 mod plan;
 pub mod postgres;
 pub mod records;
 mod recovery;
+pub mod retention;
+mod search;
 pub mod sql;
 pub mod sqlite;
 pub mod suppressions;
@@ -28,14 +33,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
     Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
+pub use personal::ERASED;
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
+pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};
 pub use verify::{Finding, Verify, VerifyReport};
@@ -44,7 +52,9 @@ use crate::domain::Clock;
 
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
-pub trait Store: Ledger + Lookup + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static {
+pub trait Store:
+    Ledger + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+{
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, Urgency};
 use crate::domain::clock::from_micros;
 
 /// A bound value.
@@ -167,19 +167,69 @@ impl Row {
 pub struct Statement {
     pub sql: &'static str,
     pub values: Vec<Value>,
+    /// Run for many rows of values instead.
+    pub rows: Option<GivenRows>,
     /// If it returns no row, those after it are not run.
     pub is_guard: bool,
 }
 
 impl Statement {
     pub fn new(sql: &'static str, values: Vec<Value>) -> Self {
-        Statement { sql, values, is_guard: false }
+        Statement { sql, values, rows: None, is_guard: false }
     }
 
     /// A change that the following ones depend on: it says with `RETURNING` whether it happened.
     pub fn guard(sql: &'static str, values: Vec<Value>) -> Self {
-        Statement { sql, values, is_guard: true }
+        Statement { sql, values, rows: None, is_guard: true }
     }
+
+    /// One change of many rows; of none, when none are given.
+    pub fn of_rows(statement: RowsStatement, rows: Vec<Vec<Value>>) -> Self {
+        let given = GivenRows { columns: statement.columns, rows };
+        Statement { sql: statement.sql, values: Vec::new(), rows: Some(given), is_guard: false }
+    }
+}
+
+/// One statement for many rows of values.
+#[derive(Clone, Copy, Debug)]
+pub struct RowsStatement {
+    /// In it, `ROWS` is a table of the columns.
+    pub sql: &'static str,
+    pub columns: &'static [(&'static str, ColumnType)],
+}
+
+/// The values of a [`RowsStatement`].
+#[derive(Clone, Debug)]
+pub struct GivenRows {
+    pub columns: &'static [(&'static str, ColumnType)],
+    pub rows: Vec<Vec<Value>>,
+}
+
+/// What a column of given rows holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    Small,
+    Big,
+    Id,
+    Text,
+    /// Words with spaces between them, for the index of words.
+    Words,
+}
+
+/// How an engine writes a question for words, and how it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchSyntax {
+    /// Around a word that is a beginning.
+    pub before: &'static str,
+    pub after: &'static str,
+    pub and: &'static str,
+    pub or: &'static str,
+    /// Table and condition where few records match. `PLACE` is the bound question.
+    pub few: (&'static str, &'static str),
+    /// The same where many do, so that a walk in order of id soon has its page.
+    pub many: (&'static str, &'static str),
+    /// A row if many match.
+    pub are_many: &'static str,
 }
 
 /// What both engines offer for everything off the hot path.
@@ -189,7 +239,30 @@ pub trait Sql: Send + Sync {
     async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError>;
 
     /// Statements as one durable change, in order; the rows each of those that were run returned.
-    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError>;
+    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.write_as(doing, Urgency::Urgent, statements).await
+    }
+
+    /// The same, as soon as `urgency` says. What is not urgent has to be small all the same: it holds SQLite's writer
+    /// from its first statement to its last.
+    async fn write_as(
+        &self,
+        doing: &'static str,
+        urgency: Urgency,
+        statements: Vec<Statement>,
+    ) -> Result<Vec<Vec<Row>>, StoreError>;
+
+    /// One statement for many rows, as bulk work that gives way to all else. What it returned, in no order. Each row is
+    /// written durably and in full or not at all; they need not all share one commit.
+    async fn write_rows(
+        &self,
+        doing: &'static str,
+        statement: RowsStatement,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// How records are searched for words.
+    fn search_syntax(&self) -> &'static SearchSyntax;
 
     /// A query with a row for every id in the lists `ids` of a table of ours: `member`, and the list's own columns
     /// `beside` it.

@@ -1,10 +1,16 @@
 //! Addresses that opted out.
+//!
+//! When a person is erased their opt-outs stay, with a hash where the address was: it is still known that they are
+//! not to be written to, and no longer who they are.
+
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
+use super::migrations;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::Channel;
 use crate::domain::attempt::words;
@@ -22,6 +28,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Suppression {
     pub channel: Channel,
+    /// Of an erased person `sha256:` and a hash.
     pub address: String,
     pub scope: SuppressionScope,
     /// Who says so: `opted_out` by the provider's answer, or a person's words.
@@ -31,8 +38,9 @@ pub struct Suppression {
 
 #[async_trait]
 pub trait Suppressions: Send + Sync {
+    /// What is there already, as an address or as its hash, stays as it is.
     async fn suppress(&self, suppression: Suppression) -> Result<(), StoreError>;
-    /// Whether anything was lifted.
+    /// Whether anything was lifted, of the address or its hash; the hash itself may be given, too.
     async fn lift_suppression(&self, channel: Channel, address: String) -> Result<bool, StoreError>;
     /// The scopes that hold for these addresses of one channel, each (address, scope).
     async fn suppressed(
@@ -47,8 +55,11 @@ pub trait Suppressions: Send + Sync {
 #[async_trait]
 impl<S: Sql> Suppressions for S {
     async fn suppress(&self, suppression: Suppression) -> Result<(), StoreError> {
+        let hashed = hashed(suppression.channel, &suppression.address);
         let insert = Statement::new(
-            "INSERT INTO suppressions (channel, address, scope, reason, created_at) VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO suppressions (channel, address, scope, reason, created_at)
+             SELECT $1, $2, $3, $4, $5
+             WHERE NOT EXISTS (SELECT 1 FROM suppressions WHERE channel = $1 AND address = $6 AND scope = $3)
              ON CONFLICT DO NOTHING",
             vec![
                 suppression.channel.code().into(),
@@ -56,6 +67,7 @@ impl<S: Sql> Suppressions for S {
                 suppression.scope.code().into(),
                 suppression.reason.into(),
                 suppression.created_at.into(),
+                hashed.into(),
             ],
         );
         self.write("suppressing an address", vec![insert]).await.map(|_| ())
@@ -63,8 +75,8 @@ impl<S: Sql> Suppressions for S {
 
     async fn lift_suppression(&self, channel: Channel, address: String) -> Result<bool, StoreError> {
         let delete = Statement::new(
-            "DELETE FROM suppressions WHERE channel = $1 AND address = $2 RETURNING scope",
-            vec![channel.code().into(), address.into()],
+            "DELETE FROM suppressions WHERE channel = $1 AND address IN ($2, $3) RETURNING scope",
+            vec![channel.code().into(), address.as_str().into(), hashed(channel, &address).into()],
         );
         let rows = self.write("lifting a suppression", vec![delete]).await?;
         Ok(!rows[0].is_empty())
@@ -75,22 +87,24 @@ impl<S: Sql> Suppressions for S {
         channel: Channel,
         addresses: Vec<String>,
     ) -> Result<Vec<(String, SuppressionScope)>, StoreError> {
-        /// SQLite takes 32,766 values a statement; this keeps its text small, too.
+        /// SQLite takes 32,766 values a statement, two of each address; this keeps its text small, too.
         const AT_ONCE: usize = 500;
-        let mut found = Vec::new();
+        let mut found = HashSet::new();
         for addresses in addresses.chunks(AT_ONCE) {
-            let places: Vec<_> = (2..addresses.len() + 2).map(|n| format!("${n}")).collect();
+            let by_hash: HashMap<_, _> = addresses.iter().map(|address| (hashed(channel, address), address)).collect();
+            let places: Vec<_> = (2..addresses.len() + by_hash.len() + 2).map(|n| format!("${n}")).collect();
             let sql = format!(
                 "SELECT address, scope FROM suppressions WHERE channel = $1 AND address IN ({})",
                 places.join(", ")
             );
             let mut values = vec![Value::from(channel.code())];
-            values.extend(addresses.iter().map(|address| Value::from(address.as_str())));
+            values.extend(addresses.iter().chain(by_hash.keys()).map(|address| Value::from(address.as_str())));
             for row in self.read("checking suppressions", sql, values).await? {
-                found.push((row.text(0)?, row.word(1, SuppressionScope::from_code)?));
+                let (kept, scope) = (row.text(0)?, row.word(1, SuppressionScope::from_code)?);
+                found.insert((by_hash.get(&kept).map_or(kept, |address| (*address).clone()), scope));
             }
         }
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     async fn suppressions(&self, after: Option<(Channel, String)>, limit: u32) -> Result<Vec<Suppression>, StoreError> {
@@ -103,6 +117,27 @@ impl<S: Sql> Suppressions for S {
         let values = vec![channel.into(), address.into(), i64::from(limit).into()];
         self.read("listing suppressions", sql.into(), values).await?.iter().map(suppression).collect()
     }
+}
+
+/// What stands for the address of a person who was erased.
+fn hashed(channel: Channel, address: &str) -> String {
+    format!("sha256:{}", migrations::hash(&format!("{}:{address}", channel.as_str())))
+}
+
+/// Puts the hash in the place of an address, and forgets the reason, which a person may have written.
+pub(super) fn hash(channel: Channel, address: &str) -> [Statement; 2] {
+    [
+        Statement::new(
+            "INSERT INTO suppressions (channel, address, scope, reason, created_at)
+             SELECT channel, $3, scope, '', created_at FROM suppressions WHERE channel = $1 AND address = $2
+             ON CONFLICT DO NOTHING",
+            vec![channel.code().into(), address.into(), hashed(channel, address).into()],
+        ),
+        Statement::new(
+            "DELETE FROM suppressions WHERE channel = $1 AND address = $2",
+            vec![channel.code().into(), address.into()],
+        ),
+    ]
 }
 
 fn suppression(row: &Row) -> Result<Suppression, StoreError> {

@@ -83,9 +83,10 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "batch_is_whole",
-        promise: "a batch has as many rows as it accepted",
+        promise: "a batch has as many rows as it accepted, those counted that were removed by age",
         broken: "SELECT b.id FROM batches b
-                 WHERE b.accepted <> (SELECT count(*) FROM notifications n WHERE n.batch_id = b.id)",
+                 WHERE b.accepted <> (SELECT count(*) FROM notifications n WHERE n.batch_id = b.id)
+                     + (SELECT coalesce(CAST(sum(r.n) AS BIGINT), 0) FROM removed r WHERE r.batch_id = b.id)",
     },
     Invariant {
         name: "state_follows_attempts",
@@ -144,16 +145,21 @@ const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "counters_are_true",
-        promise: "the counters of each batch are what its rows say",
+        promise: "the counters of each batch are what its rows say, those counted that were removed by age",
         broken: "SELECT coalesce(c.batch_id, r.batch_id) FROM
                    (SELECT batch_id, status, CAST(sum(n) AS BIGINT) AS n FROM counters GROUP BY batch_id, status) c
                  FULL JOIN
-                   (SELECT batch_id, 0 AS status, count(*) AS n FROM notifications WHERE batch_id IS NOT NULL GROUP BY batch_id
-                    UNION ALL
-                    SELECT NIL, 0, count(*) FROM notifications WHERE batch_id IS NULL HAVING count(*) > 0
-                    UNION ALL
-                    SELECT coalesce(n.batch_id, NIL), w.state, count(*) FROM work w JOIN notifications n ON n.id = w.id
-                    WHERE w.state > 4 GROUP BY coalesce(n.batch_id, NIL), w.state) r
+                   (SELECT batch_id, status, CAST(sum(n) AS BIGINT) AS n FROM
+                      (SELECT batch_id, 0 AS status, count(*) AS n FROM notifications WHERE batch_id IS NOT NULL
+                       GROUP BY batch_id
+                       UNION ALL
+                       SELECT NIL, 0, count(*) FROM notifications WHERE batch_id IS NULL HAVING count(*) > 0
+                       UNION ALL
+                       SELECT coalesce(n.batch_id, NIL), w.state, count(*) FROM work w JOIN notifications n ON n.id = w.id
+                       WHERE w.state > 4 GROUP BY coalesce(n.batch_id, NIL), w.state
+                       UNION ALL SELECT batch_id, 0, n FROM removed
+                       UNION ALL SELECT batch_id, status, n FROM removed) s
+                    GROUP BY batch_id, status) r
                  ON r.batch_id = c.batch_id AND r.status = c.status
                  WHERE coalesce(c.n, 0) <> coalesce(r.n, 0)",
     },
@@ -195,8 +201,11 @@ const INVARIANTS: &[Invariant] = &[
 impl<S: Sql> Verify for S {
     async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut queries: Vec<String> = vec![
-            "SELECT state, count(*) FROM work GROUP BY state".into(),
-            "SELECT count(*) FROM notifications".into(),
+            "SELECT state, CAST(sum(n) AS BIGINT) FROM
+                 (SELECT state, count(*) AS n FROM work GROUP BY state UNION ALL SELECT status, n FROM removed) s
+             GROUP BY state"
+                .into(),
+            "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) FROM notifications".into(),
             "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id WHERE f.resolved_at IS NULL AND w.state = 8"
                 .into(),
         ];

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::engine::{Engine, Part, parts};
-use super::position::{place, place_of_error};
-use super::{Place, TemplateProblem, TemplateProblems, grammar};
-use crate::domain::template::{TemplateBody, WhatsAppTemplate};
+use super::compiled::locale_key;
+use super::engine::Engine;
+use super::filters::{IN_A_LANGUAGE, Language};
+use super::parts::{EMAIL_ATTACHMENTS, Form, Part, at_start, parts};
+use super::{TemplateProblem, TemplateProblems, attachments, warnings};
+use crate::domain::Channel;
+use crate::domain::template::{TemplateBody, TemplateVariant, WhatsAppTemplate};
 
 /// A template that can be saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// Every variable that some part may read, sorted: `contact.name`, `deal.amount`.
     pub variables: Vec<String>,
+    /// What will work, but perhaps not as it was meant.
+    pub warnings: Vec<TemplateProblem>,
 }
 
 impl Engine {
@@ -20,10 +25,10 @@ impl Engine {
     pub fn check(&self, body: &TemplateBody) -> Result<Checked, TemplateProblems> {
         let parts = parts(body);
         let mut problems = Vec::new();
-        let mut variables = BTreeSet::new();
 
-        if body.text.is_none() && body.telegram_html.is_none() && body.whatsapp_template.is_none() {
-            problems.push(at_start("", "give at least one of text, telegramHtml and whatsappTemplate"));
+        if !body.variants().any(|(_, _, variant)| Channel::ALL.into_iter().any(|channel| variant.serves(channel))) {
+            let message = "give at least one of text, smsText, whatsappText, whatsappTemplate, telegramHtml and email";
+            problems.push(at_start("", message));
         }
         let source_bytes: usize = parts.iter().map(|part| part.source.len()).sum();
         let limit_bytes = self.limits().source_bytes;
@@ -31,67 +36,106 @@ impl Engine {
             problems.push(at_start("", format!("the template is {source_bytes} bytes long; at most {limit_bytes}")));
             return Err(TemplateProblems(problems));
         }
-        if let Some(template) = &body.whatsapp_template {
-            check_approved(template, &mut problems);
+        check_locales(body, &mut problems);
+        for (locale, pointer, variant) in body.variants() {
+            check_variant(&pointer, variant, &mut problems);
+            check_language(locale, &pointer, &parts, &mut problems);
         }
-        for part in &parts {
-            match self.variables_of(part) {
-                Ok(found) => variables.extend(found),
-                Err(problem) => problems.push(problem),
+        let wants_text = |part: &Part<'_>| part.form == Form::EmailHtml;
+        problems.extend(parts.iter().filter_map(|part| self.ready(part, wants_text(part)).err()));
+        if !problems.is_empty() {
+            return Err(TemplateProblems(problems));
+        }
+        Ok(Checked { variables: self.variables(body), warnings: warnings::of(body) })
+    }
+
+    /// Every variable that some part may read; of a part that is broken, none.
+    pub fn variables(&self, body: &TemplateBody) -> Vec<String> {
+        let mut variables = BTreeSet::new();
+        for part in parts(body) {
+            if let Ok(template) = self.language().template_from_named_str(&part.pointer, part.source) {
+                variables.extend(template.undeclared_variables(true));
             }
         }
-        if problems.is_empty() {
-            Ok(Checked { variables: variables.into_iter().collect() })
-        } else {
-            Err(TemplateProblems(problems))
-        }
+        variables.into_iter().collect()
     }
+}
 
-    fn variables_of(&self, part: &Part<'_>) -> Result<impl IntoIterator<Item = String> + use<>, TemplateProblem> {
-        if part.source.trim().is_empty() {
-            return Err(at_start(&part.pointer, "is empty"));
-        }
-        if let Some(objection) = grammar::objection(part.source) {
-            let place = place(&part.pointer, part.source, objection.offset);
-            return Err(TemplateProblem { place, message: objection.message });
-        }
-        match self.language().template_from_named_str(&part.pointer, part.source) {
-            Ok(template) => Ok(template.undeclared_variables(true)),
-            Err(error) => Err(TemplateProblem {
-                place: place_of_error(&part.pointer, part.source, &error),
-                message: message_of(&error),
-            }),
+fn check_locales(body: &TemplateBody, problems: &mut Vec<TemplateProblem>) {
+    let mut seen = BTreeSet::new();
+    for (locale, pointer, _) in body.variants() {
+        let Some(locale) = locale else { continue };
+        let pointer = if pointer.is_empty() { "/locale".into() } else { pointer };
+        if !is_locale(locale) {
+            problems.push(at_start(&pointer, "a locale is like `ru` or `en-GB`"));
+        } else if !seen.insert(locale_key(locale)) {
+            problems.push(at_start(&pointer, format!("there is another variant for `{locale}`")));
         }
     }
 }
 
-/// What the engine says, without its own idea of the place.
-pub(super) fn message_of(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+fn is_locale(locale: &str) -> bool {
+    let mut subtags = locale.split(['-', '_']);
+    let language = subtags.next().unwrap_or_default();
+    let is_subtag = |tag: &str| (1..=8).contains(&tag.len()) && tag.chars().all(|c| c.is_ascii_alphanumeric());
+    (2..=3).contains(&language.len()) && language.chars().all(|c| c.is_ascii_alphabetic()) && subtags.all(is_subtag)
 }
 
-fn at_start(part: &str, message: impl Into<String>) -> TemplateProblem {
-    TemplateProblem { place: Place { part: part.into(), line: 1, column: 1 }, message: message.into() }
+fn check_variant(at: &str, variant: &TemplateVariant, problems: &mut Vec<TemplateProblem>) {
+    if !at.is_empty() && !Channel::ALL.into_iter().any(|channel| variant.serves(channel)) {
+        problems.push(at_start(at, "there is nothing to send in this variant"));
+    }
+    if let Some(template) = &variant.whatsapp_template {
+        check_approved(&format!("{at}/whatsappTemplate"), template, problems);
+    }
+    if let Some(email) = &variant.email
+        && email.html.is_none()
+        && email.text.is_none()
+    {
+        problems.push(at_start(&format!("{at}/email"), "give at least one of html and text"));
+    }
+    if let Some(email) = &variant.email {
+        attachments::check(&format!("{at}{EMAIL_ATTACHMENTS}"), email, problems);
+    }
+}
+
+/// Filters that speak a language can only be used where they know it.
+fn check_language(locale: Option<&str>, at: &str, parts: &[Part<'_>], problems: &mut Vec<TemplateProblem>) {
+    let Some(locale) = locale.filter(|locale| Language::of_locale(locale).is_none()) else { return };
+    let is_here = |part: &&Part<'_>| match part.pointer.strip_prefix(at) {
+        Some(rest) => !at.is_empty() || !rest.starts_with("/locales/"),
+        None => false,
+    };
+    for part in parts.iter().filter(is_here) {
+        if let Some((offset, name)) =
+            super::grammar::filters_used(part.source).find(|(_, name)| IN_A_LANGUAGE.contains(name))
+        {
+            problems.push(TemplateProblem {
+                place: super::position::place(&part.pointer, part.source, offset),
+                message: format!("`{name}` knows the languages ru and en, and this variant is for `{locale}`"),
+            });
+        }
+    }
 }
 
 /// Meta's own rules for what its manager shows as name and language.
-fn check_approved(template: &WhatsAppTemplate, problems: &mut Vec<TemplateProblem>) {
+fn check_approved(at: &str, template: &WhatsAppTemplate, problems: &mut Vec<TemplateProblem>) {
     const LONGEST_NAME: usize = 512;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if template.name.is_empty() || template.name.len() > LONGEST_NAME || !template.name.chars().all(plain) {
         problems.push(at_start(
-            "/whatsappTemplate/name",
+            &format!("{at}/name"),
             "an approved template's name is 1 to 512 of `a-z 0-9 _`, as the WhatsApp manager shows it",
         ));
     }
     if !is_language(&template.language) {
-        problems.push(at_start("/whatsappTemplate/language", "a language code is like `ru` or `en_US`"));
+        problems.push(at_start(&format!("{at}/language"), "a language code is like `ru` or `en_US`"));
     }
     let mut places = BTreeSet::new();
-    for (at, button) in template.buttons.iter().enumerate() {
+    for (n, button) in template.buttons.iter().enumerate() {
         if !places.insert(button.index) {
             let message = format!("there is another button with index {}", button.index);
-            problems.push(at_start(&format!("/whatsappTemplate/buttons/{at}/index"), message));
+            problems.push(at_start(&format!("{at}/buttons/{n}/index"), message));
         }
     }
 }
@@ -109,7 +153,7 @@ mod tests {
     use crate::templates::Limits;
 
     fn text(source: &str) -> TemplateBody {
-        TemplateBody { text: Some(source.into()), ..TemplateBody::default() }
+        TemplateVariant { text: Some(source.into()), ..TemplateVariant::default() }.into()
     }
 
     fn check(body: &TemplateBody) -> Result<Vec<String>, Vec<String>> {
@@ -121,7 +165,7 @@ mod tests {
 
     #[test]
     fn variables_of_all_parts_are_listed_once_and_sorted() {
-        let body = TemplateBody {
+        let body = TemplateVariant {
             text: Some("{{ contact.name }} {% if deal.amount %}{{ deal.amount }}{% endif %}".into()),
             telegram_html: Some("<b>{{ contact.name }}</b>{% for row in rows %}{{ row.x }}{% endfor %}".into()),
             whatsapp_template: Some(WhatsAppTemplate {
@@ -132,15 +176,16 @@ mod tests {
                 buttons: vec![WhatsAppButton { index: 0, kind: WhatsAppButtonKind::Url, value: "{{ slug }}".into() }],
                 ..WhatsAppTemplate::default()
             }),
-            ..TemplateBody::default()
-        };
+            ..TemplateVariant::default()
+        }
+        .into();
         assert_eq!(check(&body).expect("fine"), ["contact.name", "deal.amount", "lead.id", "rows", "slug"]);
     }
 
     #[test]
     fn every_problem_says_where() {
         let button = |index| WhatsAppButton { index, kind: WhatsAppButtonKind::Url, value: "x".into() };
-        let body = TemplateBody {
+        let body = TemplateVariant {
             text: Some("Привет,\n  {{ name ".into()),
             telegram_html: Some("<b>{{ name | nofilter }}</b>".into()),
             whatsapp_template: Some(WhatsAppTemplate {
@@ -150,8 +195,9 @@ mod tests {
                 buttons: vec![button(1), button(1)],
                 ..WhatsAppTemplate::default()
             }),
-            ..TemplateBody::default()
-        };
+            ..TemplateVariant::default()
+        }
+        .into();
         let problems = check(&body).expect_err("broken").join("\n");
         insta::assert_snapshot!(problems, @r"
         /whatsappTemplate/name, line 1, column 1: an approved template's name is 1 to 512 of `a-z 0-9 _`, as the WhatsApp manager shows it
@@ -166,7 +212,7 @@ mod tests {
 
     #[test]
     fn nothing_to_send_is_a_problem() {
-        insta::assert_snapshot!(check(&TemplateBody::default()).expect_err("empty").join("\n"), @"template: give at least one of text, telegramHtml and whatsappTemplate");
+        insta::assert_snapshot!(check(&TemplateBody::default()).expect_err("empty").join("\n"), @"template: give at least one of text, smsText, whatsappText, whatsappTemplate, telegramHtml and email");
     }
 
     #[test]

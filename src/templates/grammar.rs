@@ -20,6 +20,8 @@ pub(super) const FILTERS: &[&str] = &[
     "capitalize",
     "count",
     "d",
+    "date",
+    "datetime",
     "default",
     "dictsort",
     "e",
@@ -38,6 +40,9 @@ pub(super) const FILTERS: &[&str] = &[
     "map",
     "max",
     "min",
+    "money",
+    "phone",
+    "plural",
     "reject",
     "rejectattr",
     "replace",
@@ -49,6 +54,7 @@ pub(super) const FILTERS: &[&str] = &[
     "split",
     "string",
     "sum",
+    "time",
     "title",
     "trim",
     "unique",
@@ -57,6 +63,7 @@ pub(super) const FILTERS: &[&str] = &[
 ];
 
 /// Something in the source that is not part of the language.
+#[derive(Debug)]
 pub(super) struct Objection {
     pub(super) offset: usize,
     pub(super) message: String,
@@ -110,6 +117,19 @@ pub(super) fn objection(source: &str) -> Option<Objection> {
         }
     }
     None
+}
+
+/// The filters named in `source`, each with its offset; of a source that has passed.
+pub(super) fn filters_used(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut after_pipe = false;
+    let tokens = tokenize(source, false, minijinja::syntax::SyntaxConfig::default());
+    tokens.map_while(Result::ok).filter_map(move |(token, span)| {
+        let is_filter = std::mem::replace(&mut after_pipe, matches!(token, Token::Pipe));
+        match token {
+            Token::Ident(name) if is_filter => Some((span.start_offset as usize, name)),
+            _ => None,
+        }
+    })
 }
 
 type Tokens<'a> = [(Token<'a>, Range<usize>)];

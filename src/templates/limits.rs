@@ -26,6 +26,12 @@ impl Default for Limits {
     }
 }
 
+/// Files that go along with one email.
+pub(super) const ATTACHMENTS: usize = 20;
+
+/// All files within one template together. What an account takes may be less.
+pub(super) const ATTACHED_BYTES: usize = 10 * 1024 * 1024;
+
 /// Tokens of code within one `{{ … }}` or `{% … %}`. Expressions nest at most this deep: the parser and the compiler
 /// recurse over them, and overflowed a 2 MiB stack from about 1,500 on (unoptimised).
 pub(super) const TAG_TOKENS: usize = 200;
@@ -58,6 +64,12 @@ pub(super) const WHATSAPP_PARAMETER_CHARS: usize = 1_024;
 
 /// Telegram's longest text, in UTF-16 units after its entities were read.
 pub(super) const TELEGRAM_TEXT_UTF16: usize = 4_096;
+
+/// An e-mail's longest line, and so its subject's (RFC 5322 §2.1.1).
+pub(super) const SUBJECT_BYTES: usize = 998;
+
+/// The longest SMS that Twilio takes, in characters. Others differ, so that it is shown and not enforced here.
+pub(super) const SMS_CHARS: usize = 1_600;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Error, ErrorKind, Output, State, Value};
 
 use super::filters::plain;
+use super::whatsapp::write_without_formatting;
 
 /// Collects a rendered part and refuses to grow past its limit.
 pub(super) struct BoundedWriter {
@@ -35,13 +36,19 @@ impl io::Write for BoundedWriter {
     }
 }
 
-/// Prints one value: as it is, or as text within HTML. Lists and records are refused: printed as code they help nobody,
-/// and what they cost is not bounded.
+/// Prints one value: as it is, as text within HTML, or as text between WhatsApp's marks. Lists and records are refused:
+/// printed as code they help nobody, and what they cost is not bounded.
 pub(super) fn print(output: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let escapes = matches!(state.auto_escape(), AutoEscape::Html) && !value.is_safe();
     match value.kind() {
-        ValueKind::String if escapes => write_escaped(output, value.as_str().unwrap_or_default()),
-        ValueKind::String => output.write_str(value.as_str().unwrap_or_default()).map_err(Error::from),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            match state.auto_escape() {
+                AutoEscape::Html if value.is_safe() => write_unmarked(output, text),
+                AutoEscape::Html => write_escaped(output, text),
+                AutoEscape::Custom(_) if !value.is_safe() => write_without_formatting(output, text),
+                _ => output.write_str(text).map_err(Error::from),
+            }
+        }
         ValueKind::Number => output.write_fmt(format_args!("{value}")).map_err(Error::from),
         ValueKind::Bool => output.write_str(if value.is_true() { "true" } else { "false" }).map_err(Error::from),
         // `x if y` without an else; a missing variable never gets here.
@@ -50,7 +57,12 @@ pub(super) fn print(output: &mut Output<'_>, state: &mut State<'_, '_>, value: &
     }
 }
 
-/// `<`, `>`, `&` and both quotes: enough within text and within a quoted attribute.
+/// What is escaped already; only the mark of a link that has to be looked at is never a value's.
+fn write_unmarked(output: &mut Output<'_>, text: &str) -> Result<(), Error> {
+    text.split('\u{1}').try_for_each(|piece| output.write_str(piece).map_err(Error::from))
+}
+
+/// `<`, `>`, `&` and both quotes: enough within text and within a quoted attribute. No value marks a link.
 fn write_escaped(output: &mut Output<'_>, text: &str) -> Result<(), Error> {
     let mut written = 0;
     for (at, byte) in text.bytes().enumerate() {
@@ -60,6 +72,7 @@ fn write_escaped(output: &mut Output<'_>, text: &str) -> Result<(), Error> {
             b'&' => "&amp;",
             b'"' => "&quot;",
             b'\'' => "&#39;",
+            1 => "",
             _ => continue,
         };
         output.write_str(&text[written..at])?;
@@ -85,6 +98,21 @@ pub(super) fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Never more than one empty line, and none at the ends.
+pub(super) fn without_gaps(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut gap = 0;
+    for line in text.trim().lines().map(str::trim_end) {
+        gap = if line.is_empty() { gap + 1 } else { 0 };
+        if gap <= 1 {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept.truncate(kept.trim_end().len());
+    kept
+}
+
 /// Whether a person would see anything.
 pub(super) fn is_blank(text: &str) -> bool {
     text.trim().is_empty()
@@ -97,18 +125,29 @@ pub(super) fn utf16_units(text: &str) -> usize {
 /// The length Telegram counts: UTF-16 units of the text that is left when tags and entities were read.
 pub(super) fn telegram_html_units(html: &str) -> usize {
     let mut units = 0;
+    read_telegram_html(html, |c| units += c.len_utf16());
+    units
+}
+
+/// The text that is left.
+pub(super) fn telegram_html_text(html: &str) -> String {
+    let mut text = String::with_capacity(html.len());
+    read_telegram_html(html, |c| text.push(c));
+    text
+}
+
+fn read_telegram_html(html: &str, mut read: impl FnMut(char)) {
     let mut rest = html;
     while let Some(c) = rest.chars().next() {
         let skipped = match c {
-            '<' => rest.find('>').map(|end| (end + 1, 0)),
-            '&' => rest.find(';').and_then(|end| Some((end + 1, entity_char(&rest[1..end])?.len_utf16()))),
+            '<' => rest.find('>').map(|end| (end + 1, None)),
+            '&' => rest.find(';').and_then(|end| Some((end + 1, Some(entity_char(&rest[1..end])?)))),
             _ => None,
         };
-        let (length, counted) = skipped.unwrap_or((c.len_utf8(), c.len_utf16()));
-        units += counted;
+        let (length, shown) = skipped.unwrap_or((c.len_utf8(), Some(c)));
+        shown.into_iter().for_each(&mut read);
         rest = &rest[length..];
     }
-    units
 }
 
 /// The entities that Telegram reads: four names, and numbers.

@@ -21,11 +21,19 @@ fn saturating(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Where minijinja says that it failed: its range where it has one, else the start of its line.
+/// Where minijinja says that it failed.
 pub(super) fn place_of_error(part: &str, source: &str, error: &minijinja::Error) -> Place {
+    place(part, source, offset_of_error(source, error))
+}
+
+/// The same as an offset: its range where it has one, else the start of its line.
+pub(super) fn offset_of_error(source: &str, error: &minijinja::Error) -> usize {
     match error.range() {
-        Some(range) => place(part, source, variable_range(source, range).start),
-        None => Place { part: part.into(), line: saturating(error.line().unwrap_or(1)), column: 1 },
+        Some(range) => variable_range(source, range).start,
+        None => {
+            let lines_before = error.line().unwrap_or(1).saturating_sub(1);
+            source.split_inclusive('\n').take(lines_before).map(str::len).sum()
+        }
     }
 }
 

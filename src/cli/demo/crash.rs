@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::stage::{SLOW_CHAT, Stage, send, until};
-use super::steps::lead;
 use crate::app::ledger_options;
 use crate::cli::client::field;
 use crate::cli::ledger;
@@ -78,8 +77,8 @@ async fn burst_and_kill(stage: &mut Stage) -> anyhow::Result<Burst> {
         sends.spawn(async move { send(&api, &body, None).await });
     };
     // An alarm that may come twice rather than never, in flight for certain when the server dies.
-    let alarm = json!({ "channel": "telegram", "recipient": SLOW_CHAT, "templateId": "new-lead-alert-ru",
-                        "data": lead(44), "deadlineMs": 30_000 });
+    let alarm = json!({ "channel": "telegram", "recipient": SLOW_CHAT, "templateId": "new-lead-alert",
+                        "context": { "leadId": 44 }, "deadlineMs": 30_000 });
     let before = stage.taken_count().await?;
     spawn(&mut sends, alarm);
     until("the alarm is in flight", PATIENCE, async || Ok((stage.taken_count().await? > before).then_some(()))).await?;

@@ -25,18 +25,10 @@ impl Process {
     /// Starts `vestnik <args>` with these settings and none of the caller's, and waits for its URL.
     pub(super) async fn start(dir: &Path, args: &[&str], settings: &[(&str, String)]) -> anyhow::Result<Process> {
         let name = args.first().copied().unwrap_or_default();
-        let program = std::env::current_exe().context("cannot tell where this program is")?;
         let log = File::options().create(true).append(true).open(dir.join(format!("{name}.log")))?;
-        let mut command = Command::new(program);
-        command.args(args).arg("--json").current_dir(dir);
-        for (variable, _) in std::env::vars_os() {
-            let text = variable.to_string_lossy();
-            if text.starts_with("VESTNIK_") || text == "DATABASE_URL" || text == "RABBITMQ_URL" {
-                command.env_remove(&variable);
-            }
-        }
-        command.envs(settings.iter().map(|(name, value)| (*name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let mut command = program(dir, args)?;
+        command.arg("--json").envs(settings.iter().map(|(name, value)| (*name, value)));
+        command.stdout(Stdio::piped()).stderr(log);
         // Ctrl-C reaches the whole group of the terminal; the demo alone decides when these two stop.
         command.process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start vestnik {name}"))?;
@@ -70,6 +62,29 @@ impl Process {
         ensure!(status.success(), "it did not stop cleanly: {status}");
         Ok(())
     }
+}
+
+/// `vestnik <args>` in this folder, with none of the caller's settings.
+fn program(dir: &Path, args: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot tell where this program is")?);
+    command.args(args).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
+    for (variable, _) in std::env::vars_os() {
+        let text = variable.to_string_lossy();
+        if text.starts_with("VESTNIK_") || text == "DATABASE_URL" || text == "RABBITMQ_URL" {
+            command.env_remove(&variable);
+        }
+    }
+    Ok(command)
+}
+
+/// Runs a command of this program against a server to its end: what it said, and its exit code.
+pub(super) async fn run(dir: &Path, server: &str, args: &[&str]) -> anyhow::Result<(String, i32)> {
+    let mut command = program(dir, args)?;
+    command.env("VESTNIK_URL", server);
+    let output = tokio::time::timeout(START_TIME, command.output()).await;
+    let output = output.with_context(|| format!("vestnik {} did not end in time", args.join(" ")))??;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((String::from_utf8_lossy(&said).into_owned(), output.status.code().unwrap_or(-1)))
 }
 
 /// The end of a process's log: its folder is about to go.

@@ -3,13 +3,13 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::crash::Balance;
-use super::process::{Process, Scratch};
+use super::process::{Process, Scratch, run};
 use crate::cli::Printer;
 use crate::cli::client::Client;
 use crate::simulator::{telegram, whatsapp};
@@ -80,6 +80,29 @@ impl Stage {
 
     pub(super) fn data_dir(&self) -> std::path::PathBuf {
         self.scratch.0.join("data")
+    }
+
+    /// Writes a file into the folder that commands run in.
+    pub(super) fn lay_out(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        let path = self.scratch.0.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(path, content).with_context(|| format!("cannot write {name}"))
+    }
+
+    /// Runs a command as its user would, shows it with what it says, and wants this exit code.
+    pub(super) async fn run(&self, args: &[&str], code: i32) -> anyhow::Result<String> {
+        self.say(&format!("$ vestnik {}", args.join(" ")))?;
+        let said = self.run_quietly(args, code).await?;
+        self.say(&said)?;
+        Ok(said)
+    }
+
+    pub(super) async fn run_quietly(&self, args: &[&str], code: i32) -> anyhow::Result<String> {
+        let (said, ended) = run(&self.scratch.0, self.api.base(), args).await?;
+        ensure!(ended == code, "vestnik {} ended with {ended}: {said}", args.join(" "));
+        Ok(said)
     }
 
     /// One direct send and its answer, whatever it is.
@@ -159,6 +182,7 @@ async fn start_server(scratch: &Scratch, simulator: &Process) -> anyhow::Result<
     let settings = [
         setting("VESTNIK__LEDGER__DATA_DIR", &scratch.0.join("data").display().to_string()),
         setting("VESTNIK__LOG__LEVEL", "warn"),
+        setting("VESTNIK__DELIVERY__DEFAULT_REGION", "RU"),
         setting("VESTNIK__WHATSAPP__MAIN__BASE_URL", &simulator.url),
         setting("VESTNIK__WHATSAPP__MAIN__TOKEN", whatsapp::DEFAULT_TOKEN),
         setting("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", whatsapp::DEFAULT_PHONE_NUMBER_ID),

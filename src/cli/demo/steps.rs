@@ -1,6 +1,6 @@
 //! What a day looks like: messages that arrive, and the ways they do not.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
@@ -8,15 +8,23 @@ use super::stage::{BUSY_CHAT, Stage, UNKNOWN_NUMBER};
 use crate::cli::client::{field, printable};
 use crate::cli::notifications::in_words;
 
-const TEMPLATES: [(&str, &str); 4] = [
-    ("new-lead-alert-ru", include_str!("../../../assets/templates/new-lead-alert-ru.json")),
-    ("new-lead-alert-en", include_str!("../../../assets/templates/new-lead-alert-en.json")),
-    ("order-ready-ru", include_str!("../../../assets/templates/order-ready-ru.json")),
-    ("order-ready-en", include_str!("../../../assets/templates/order-ready-en.json")),
+/// Sample files, as they lie in `assets/`.
+const RECORDS: [(&str, &str, &str); 4] = [
+    ("companies", "companies.ndjson", include_str!("../../../assets/records/companies.ndjson")),
+    ("contacts", "contacts.csv", include_str!("../../../assets/records/contacts.csv")),
+    ("deals", "deals.ndjson", include_str!("../../../assets/records/deals.ndjson")),
+    ("leads", "leads.csv", include_str!("../../../assets/records/leads.csv")),
+];
+const TEMPLATES: [(&str, &str); 3] = [
+    ("templates/new-lead-alert.toml", include_str!("../../../assets/templates/new-lead-alert.toml")),
+    ("templates/order-ready.toml", include_str!("../../../assets/templates/order-ready.toml")),
+    ("templates/promo-campaign.toml", include_str!("../../../assets/templates/promo-campaign.toml")),
 ];
 
 pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
-    save_templates(stage).await?;
+    import_records(stage).await?;
+    apply_templates(stage).await?;
+    preview(stage).await?;
     send_by_each_channel(stage).await?;
     meet_a_refusal(stage).await?;
     meet_a_throttle(stage).await?;
@@ -24,54 +32,76 @@ pub(super) async fn play(stage: &Stage) -> anyhow::Result<()> {
     repeat_a_key(stage).await
 }
 
-/// Data of the sample templates.
-pub(super) fn lead(id: u32) -> Value {
-    let lead = json!({ "id": id, "name": "Анна <Смирнова>", "phone": "+7 999 123-45-67", "source": "сайт" });
-    json!({ "lead": lead, "manager": "Пётр" })
-}
-
-fn order(name: &str) -> Value {
-    json!({ "name": name, "order": { "number": 1042, "address": "Невский пр., 28" } })
-}
-
-async fn save_templates(stage: &Stage) -> anyhow::Result<()> {
-    stage.heading("Templates: checked when they are saved, each save a version of its own")?;
-    for (id, body) in TEMPLATES {
-        let body: Value = serde_json::from_str(body).context("a sample template is JSON")?;
-        let saved = stage.api.put(&format!("/v1/templates/{id}"), &body).await?;
-        ensure!(saved["version"] == 1, "{id} was saved as version {}", saved["version"]);
-        let variables: Vec<_> = saved["variables"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        stage.say(&format!("{id:<18} version 1, variables {}", variables.join(", ")))?;
+async fn import_records(stage: &Stage) -> anyhow::Result<()> {
+    stage.heading("The CRM's records, Russian and English: what is wrong is named by its line, the rest is taken")?;
+    for (kind, file, content) in RECORDS {
+        stage.lay_out(file, content)?;
+        // One contact's phone number is none.
+        let code = i32::from(kind == "contacts");
+        let said = stage.run(&["import", kind, file], code).await?;
+        ensure!(
+            code == 0 || said.contains("line 10") || said.contains("1 rejected"),
+            "the bad row was not named: {said}"
+        );
     }
+    stage.heading("The same file again changes nothing")?;
+    let (kind, file, _) = RECORDS[1];
+    stage.run(&["import", kind, file], 1).await?;
+    let anna = stage.api.get("/v1/contacts/c-anna").await?;
+    ensure!(anna["phone"] == "+79991234567" && anna["locale"] == "ru", "the record has another form: {anna}");
+    ensure!(anna["_meta"]["createdAt"] == anna["_meta"]["updatedAt"], "the second import changed a record: {anna}");
+    Ok(())
+}
+
+async fn apply_templates(stage: &Stage) -> anyhow::Result<()> {
+    stage.heading("Templates, kept as files: all are checked before the first is saved")?;
+    for (file, content) in TEMPLATES {
+        stage.lay_out(file, content)?;
+    }
+    stage.say("$ vestnik templates apply templates --yes")?;
+    let said = stage.run_quietly(&["templates", "apply", "templates", "--yes"], 0).await?;
+    // All of each is new: the difference is the files, and only its end is shown.
+    stage.say(&said.lines().rev().take(TEMPLATES.len()).collect::<Vec<_>>().join("\n"))?;
+    stage.run(&["templates", "apply", "templates", "--check"], 0).await?;
+    Ok(())
+}
+
+async fn preview(stage: &Stage) -> anyhow::Result<()> {
+    stage.heading("A preview on a deal: its contact and manager come along, in the contact's language")?;
+    let said = stage.run(&["preview", "order-ready", "--deal", "d-1042"], 0).await?;
+    let said = said.replace('\u{a0}', " ");
+    ensure!(said.contains("3 товара на 12 500,50 ₽"), "money or plurals came out otherwise: {said}");
+    let said = stage.run(&["preview", "order-ready", "--deal", "d-1043", "--channel", "sms"], 0).await?;
+    ensure!(said.contains("GSM-7, 1 part"), "the SMS was measured otherwise: {said}");
     Ok(())
 }
 
 async fn send_by_each_channel(stage: &Stage) -> anyhow::Result<()> {
-    stage.heading(
-        "WhatsApp, an approved template in Russian: what leaves is what was rendered, and the ledger knows it",
-    )?;
-    let body = json!({ "channel": "whatsapp", "recipient": "+7 999 123-45-67", "templateId": "order-ready-ru",
-                       "data": order("Анна") });
+    stage.heading("WhatsApp, to the deal's contact: what leaves is what was rendered, and the ledger knows it")?;
+    let body = json!({ "channel": "whatsapp", "templateId": "order-ready", "context": { "dealId": "d-1042" } });
     let taken = send_and_show(stage, &body).await?;
-    let parameters = taken["template"]["components"][0]["parameters"].as_array().cloned().unwrap_or_default();
-    let texts: Vec<_> = parameters.iter().filter_map(|parameter| parameter["text"].as_str()).collect();
-    ensure!(texts == ["Анна", "1042", "Невский пр., 28"], "the template left with other parameters: {texts:?}");
+    ensure!(parameters(&taken) == ["Анна Смирнова", "1042", "Невский пр., 28"], "other parameters left: {taken}");
 
-    stage.heading("WhatsApp, a plain text in English")?;
-    let body = json!({ "channel": "whatsapp", "recipient": "+44 7400 123456", "templateId": "new-lead-alert-en",
-                       "data": lead(43) });
+    stage.heading("WhatsApp, another deal: its contact reads English")?;
+    let body = json!({ "channel": "whatsapp", "templateId": "order-ready", "context": { "dealId": "d-1043" } });
     let taken = send_and_show(stage, &body).await?;
-    ensure!(field(&taken, "text").starts_with("New lead #43: Анна <Смирнова>"), "another text left: {taken}");
+    ensure!(taken["template"]["language"]["code"] == "en", "another language left: {taken}");
 
-    stage.heading("Telegram, HTML: the markup is the template's, and what people typed stays text")?;
-    let body = json!({ "channel": "telegram", "recipient": "1001", "templateId": "new-lead-alert-ru",
-                       "data": lead(42) });
+    stage.heading("Telegram, to the manager of a lead: the markup is the template's, what people typed stays text")?;
+    let body = json!({ "channel": "telegram", "recipient": "2001", "templateId": "new-lead-alert",
+                       "context": { "leadId": 42 }, "data": { "lead": { "name": "Анна <Смирнова>" } } });
     let taken = send_and_show(stage, &body).await?;
     ensure!(
         field(&taken, "raw").contains("Анна &lt;Смирнова&gt;") && field(&taken, "text").contains("Анна <Смирнова>"),
         "a value was not escaped: {taken}"
     );
     Ok(())
+}
+
+/// Values of the approved template that left.
+fn parameters(taken: &Value) -> Vec<String> {
+    let parameters = taken["template"]["components"][0]["parameters"].as_array().into_iter().flatten();
+    parameters.map(|parameter| field(parameter, "text")).collect()
 }
 
 /// Sends, and shows the three places: what the provider took, the answer, the ledger.
@@ -150,14 +180,14 @@ async fn meet_a_throttle(stage: &Stage) -> anyhow::Result<()> {
 async fn miss_a_variable(stage: &Stage) -> anyhow::Result<()> {
     stage.heading("A variable is missing: nothing is sent, and the place in the template is named")?;
     let before = stage.taken_count().await?;
-    let body = json!({ "channel": "whatsapp", "recipient": "+79991234567", "templateId": "order-ready-ru",
-                       "data": { "name": "Анна", "order": { "number": 1042 } } });
+    let body = json!({ "channel": "whatsapp", "recipient": "+79991234567", "templateId": "order-ready",
+                       "data": { "contact": { "name": "Анна" }, "deal": { "number": 1042 } } });
     let (status, answer) = stage.send(&body, None).await?;
     let error = &answer["errors"][0];
     stage.say(&format!("the API answered {}: {}", status.as_u16(), printable(&error.to_string())))?;
     ensure!(
         status == StatusCode::UNPROCESSABLE_ENTITY
-            && error["variable"] == "order.address"
+            && error["variable"] == "deal.address"
             && error["template"]["line"].is_u64()
             && error["template"]["column"].is_u64(),
         "a missing variable was answered otherwise: {answer}"
@@ -169,8 +199,7 @@ async fn miss_a_variable(stage: &Stage) -> anyhow::Result<()> {
 async fn repeat_a_key(stage: &Stage) -> anyhow::Result<()> {
     stage.heading("The same Idempotency-Key twice: one message, one answer")?;
     let before = stage.taken_count().await?;
-    let body = json!({ "channel": "whatsapp", "recipient": "+79991234567", "templateId": "order-ready-en",
-                       "data": order("Anna") });
+    let body = json!({ "channel": "whatsapp", "templateId": "order-ready", "context": { "dealId": "d-1042" } });
     let (_, first) = stage.send(&body, Some("order-1042-ready")).await?;
     let (_, second) = stage.send(&body, Some("order-1042-ready")).await?;
     let taken = stage.taken_count().await? - before;

@@ -201,7 +201,7 @@ async fn check_all(client: &Client, changes: &BTreeMap<String, Change>) -> anyho
     for (id, change) in changes {
         let (Change::New(body) | Change::Changed { new: body, .. }) = change else { continue };
         match client.put(&format!("{}?dryRun=true", path(id)), &serde_json::to_value(body)?).await {
-            Ok(checked) => warnings.push_str(&super::warnings(id, &checked)),
+            Ok(checked) => warnings.extend(super::warnings(&checked).lines().map(|line| format!("{id}: {line}\n"))),
             Err(error) => wrong.push(format!("{id}: {error:#}")),
         }
     }
@@ -255,9 +255,10 @@ fn agreed(changes: usize) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::template::TemplateVariant;
 
     fn text(source: &str) -> TemplateBody {
-        TemplateBody { text: Some(source.into()), ..TemplateBody::default() }
+        TemplateVariant { text: Some(source.into()), ..TemplateVariant::default() }.into()
     }
 
     fn folder(of: &[(&str, &str)]) -> BTreeMap<String, TemplateBody> {

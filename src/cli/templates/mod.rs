@@ -21,7 +21,8 @@ Examples:
   vestnik templates export templates/         # a file each, to keep in git …
   vestnik templates apply templates/          # … and back: shows the difference first
 
-A file holds the parts of a template: text, telegramHtml, whatsappTemplate (name, language, header, body, buttons).";
+A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language,
+header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
 
 /// List, show, save and delete templates.
 #[derive(Debug, clap::Args)]
@@ -104,8 +105,8 @@ pub async fn run(
             let body = load(&file)?;
             let saved = Client::find(server, settings)?.put(&path(&id), &body).await?;
             printer.either(&saved, || {
-                let head = format!("saved {}, version {}", field(&saved, "id"), field(&saved, "version"));
-                format!("{head}; {}\n{}", variables(&saved), warnings(&id, &saved))
+                let (id, version) = (field(&saved, "id"), field(&saved, "version"));
+                format!("saved {id}, version {version}; {}\n{}", variables(&saved), warnings(&saved))
             })?;
         }
         TemplatesCommand::Apply { args, server } => {
@@ -126,13 +127,8 @@ fn path(id: &str) -> String {
     format!("/v1/templates/{}", encode(id))
 }
 
-/// What the server warns of when it checks a template.
-fn warnings(id: &str, checked: &Value) -> String {
-    let warnings = checked["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    warnings.iter().map(|warning| format!("warning: {}: {}\n", printable(id), field(warning, "detail"))).collect()
-}
-
-fn load(file: &Path) -> anyhow::Result<Value> {
+/// A template's file, or JSON from standard input.
+pub(super) fn load(file: &Path) -> anyhow::Result<Value> {
     if file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
@@ -168,9 +164,37 @@ fn list_in_words(items: &[Value], more: bool) -> String {
     text
 }
 
+const PARTS: [&str; 6] = ["text", "smsText", "whatsappText", "whatsappTemplate", "telegramHtml", "email"];
+
+/// `text,email ru; text en`.
 fn parts(saved: &Value) -> String {
-    let names = ["text", "telegramHtml", "whatsappTemplate"];
-    names.into_iter().filter(|name| !saved[*name].is_null()).collect::<Vec<_>>().join(",")
+    let of = |variant: &Value| PARTS.into_iter().filter(|name| !variant[*name].is_null()).collect::<Vec<_>>().join(",");
+    let mut all = of(saved);
+    if let Some(locale) = saved["locale"].as_str() {
+        all.push_str(&format!(" {}", printable(locale)));
+    }
+    for (locale, variant) in saved["locales"].as_object().into_iter().flatten() {
+        all.push_str(&format!("; {} {}", of(variant), printable(locale)));
+    }
+    all
+}
+
+/// A line for each thing worth a look.
+pub(super) fn warnings(saved: &Value) -> String {
+    let line = |warning: &Value| {
+        let place = &warning["place"];
+        match place["part"].as_str() {
+            None | Some("") => format!("warning: {}\n", field(warning, "message")),
+            Some(part) => format!(
+                "warning: {}, line {}, column {}: {}\n",
+                printable(part),
+                field(place, "line"),
+                field(place, "column"),
+                field(warning, "message")
+            ),
+        }
+    };
+    saved["warnings"].as_array().into_iter().flatten().map(line).collect()
 }
 
 fn variables(saved: &Value) -> String {
@@ -181,24 +205,41 @@ fn variables(saved: &Value) -> String {
 
 fn in_words(saved: &Value) -> String {
     let mut text = format!(
-        "{}, version {}, saved {}\n{}\n",
+        "{}, version {}, saved {}\n{}\n{}",
         field(saved, "id"),
         field(saved, "version"),
         field(saved, "savedAt"),
         variables(saved),
+        warnings(saved),
     );
-    for part in ["description", "policy", "text", "telegramHtml"] {
-        if let Some(source) = saved[part].as_str() {
-            text.push_str(&format!("\n{part}:\n"));
-            for line in source.lines() {
-                text.push_str(&format!("  {}\n", printable(line)));
-            }
-        }
+    for part in ["description", "policy", "locale"] {
+        part_in_words(&mut text, part, &saved[part]);
     }
-    if saved["whatsappTemplate"].is_object() {
-        // A Value always becomes JSON.
-        let template = serde_json::to_string_pretty(&saved["whatsappTemplate"]).unwrap_or_default();
-        text.push_str(&format!("\nwhatsappTemplate:\n{template}\n"));
+    variant_in_words(&mut text, "", saved);
+    for (locale, variant) in saved["locales"].as_object().into_iter().flatten() {
+        variant_in_words(&mut text, &format!("{} ", printable(locale)), variant);
     }
     text
+}
+
+fn variant_in_words(text: &mut String, locale: &str, variant: &Value) {
+    for part in PARTS {
+        part_in_words(text, &format!("{locale}{part}"), &variant[part]);
+    }
+    for part in ["subject", "html", "text"] {
+        part_in_words(text, &format!("{locale}email {part}"), &variant["email"][part]);
+    }
+}
+
+fn part_in_words(text: &mut String, name: &str, part: &Value) {
+    if let Some(source) = part.as_str() {
+        text.push_str(&format!("\n{name}:\n"));
+        for line in source.lines() {
+            text.push_str(&format!("  {}\n", printable(line)));
+        }
+    } else if part.is_object() && !name.ends_with("email") {
+        // A Value always becomes JSON.
+        let json = serde_json::to_string_pretty(part).unwrap_or_default();
+        text.push_str(&format!("\n{name}:\n{json}\n"));
+    }
 }

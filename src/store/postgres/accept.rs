@@ -129,7 +129,7 @@ async fn claim_keys(client: &Object, group: &[Accept], answers: &mut [Option<Ans
             .await
             .map_err(failed)?;
         let row = client.query_one(&select, &[&key.scope, &key.key]).await.map_err(failed)?;
-        let row = super::row_of(&row).map_err(failed)?;
+        let row = super::sql::row_of(&row).map_err(failed)?;
         answers[place] = Some(stored_key(&row).map(Accepted::Repeated));
     }
     Ok(())

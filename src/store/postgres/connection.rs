@@ -1,15 +1,10 @@
-//! The pool, its safety checks, and the migrations.
+//! The ledger's pool, its safety checks, and the migrations.
 
-use std::time::Duration;
-
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use rustls::ClientConfig;
-use secrecy::{ExposeSecret as _, SecretString};
-use tokio_postgres::NoTls;
-use tokio_postgres::config::{Host, SslMode};
+use deadpool_postgres::{Object, Pool};
+use secrecy::SecretString;
 use tokio_postgres::error::SqlState;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::pool::{self, Reach};
 use crate::store::migrations::{self, hash};
 use crate::store::{LedgerOptions, StoreError};
 
@@ -17,68 +12,19 @@ use crate::store::{LedgerOptions, StoreError};
 const MIGRATION_LOCK: i64 = 0x7665_7374_6e69_6b00;
 
 pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, StoreError> {
-    let mut config: tokio_postgres::Config = url.expose_secret().parse().map_err(|error: tokio_postgres::Error| {
-        // The error names the wrong part, never the password.
-        StoreError::Setup(format!("DATABASE_URL is not a PostgreSQL URL: {}", chain(&error)))
-    })?;
-    let timeout = options.call_timeout;
-    config.application_name("vestnik").connect_timeout(timeout).keepalives_idle(Duration::from_secs(30));
-    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    // The URL's sslmode decides. `prefer`, its default, stays plain on this machine, where servers tend to have a
-    // certificate for another name, and elsewhere takes TLS where the server has it. Certificates are always checked.
-    let is_plain = match config.get_ssl_mode() {
-        SslMode::Disable => true,
-        SslMode::Prefer => config.get_hosts().iter().all(is_local),
-        _ => false,
-    };
-    let manager = if is_plain {
-        Manager::from_config(config, NoTls, manager_config)
-    } else {
-        Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config)
-    };
-    let statement_timeout = timeout.as_millis();
     // Our statements find rows by their keys. The planner, asked while a table is small, would rather read all of it
     // and hash it, and a prepared statement keeps that plan when the table has grown: a batch of 500 then costs a scan
     // of everything that was ever sent. Compiling such plans is never worth it.
     const PLANS: &str =
         "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
-    Pool::builder(manager)
-        .max_size(options.pool_size.max(4))
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(timeout))
-        .create_timeout(Some(timeout))
-        .recycle_timeout(Some(timeout))
-        .post_create(Hook::async_fn(move |client, _| {
-            Box::pin(async move {
-                let set = format!(
-                    "SET statement_timeout = {statement_timeout}; SET idle_in_transaction_session_timeout = {};
-                     SET timezone = 'UTC'; {PLANS}",
-                    statement_timeout * 2
-                );
-                client.batch_execute(&set).await.map_err(HookError::Backend)
-            })
-        }))
-        .build()
-        .map_err(|error| StoreError::Setup(format!("cannot make the connection pool: {error}")))
-}
-
-fn is_local(host: &Host) -> bool {
-    match host {
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-        }
-        Host::Unix(_) => true,
-    }
-}
-
-fn tls() -> Result<ClientConfig, StoreError> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Setup(format!("TLS to PostgreSQL: {error}")))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    pool::pool(&Reach {
+        url,
+        setting: "DATABASE_URL",
+        connections: options.pool_size.max(4),
+        timeout: options.call_timeout,
+        set: PLANS,
+    })
+    .map_err(StoreError::Setup)
 }
 
 pub(super) async fn get(pool: &Pool, doing: &'static str) -> Result<Object, StoreError> {
@@ -162,15 +108,4 @@ pub(super) fn from_postgres(doing: &'static str, error: tokio_postgres::Error) -
         ["22", "23", "42"].contains(&&code.code()[..2])
     });
     if refused { StoreError::refused(doing, error) } else { StoreError::unavailable(doing, error) }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -7,8 +7,10 @@ mod accept;
 mod committer;
 mod connection;
 mod open;
+pub(crate) mod pool;
 pub mod probe;
 mod record;
+mod sql;
 mod take;
 
 use std::sync::Arc;
@@ -18,15 +20,14 @@ use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
 use futures::future::BoxFuture;
 use secrecy::SecretString;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::committer::{Change, Committer};
-use self::connection::from_postgres;
+use super::fields::{HasKnownFields, KnownFields};
 use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
-use super::sql::{Row, Sql, Statement, Value};
+use super::sql::{Sql as _, Statement};
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, recovery,
@@ -42,6 +43,7 @@ pub struct Postgres {
     ids: Arc<IdSource>,
     call_timeout: Duration,
     lease: Duration,
+    fields: KnownFields,
     urgent_accept: Committer<Accept, Accepted>,
     bulk_accept: Committer<Accept, Accepted>,
     urgent_open: Committer<Open, Vec<Opened>>,
@@ -99,6 +101,7 @@ impl Postgres {
             ids,
             call_timeout: options.call_timeout,
             lease: options.lease,
+            fields: KnownFields::default(),
             urgent_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(urgent.clone(), group)),
             bulk_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(bulk.clone(), group)),
             urgent_open: Committer::start(&tracker, GROUP_ROWS, move |group| open::commit(opening.clone(), group)),
@@ -254,134 +257,20 @@ impl recovery::HasIds for Postgres {
     }
 }
 
+impl HasKnownFields for Postgres {
+    fn known_fields(&self) -> &KnownFields {
+        &self.fields
+    }
+}
+
 impl recovery::LedgerClock for Postgres {
     fn now_sql(&self) -> String {
         "vestnik_now()".into()
     }
 }
 
-#[async_trait]
-impl Sql for Postgres {
-    async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        on_connection(&self.pool, self.call_timeout, doing, move |client| {
-            Box::pin(async move {
-                // Composed texts are prepared for once: the cache of a connection never shrinks.
-                let statement = client.prepare(&sql).await.map_err(|error| from_postgres(doing, error))?;
-                query(client, doing, &statement, &values).await
-            })
-        })
-        .await
-    }
-
-    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
-        on_connection(&self.pool, self.call_timeout, doing, move |client| {
-            Box::pin(async move {
-                let failed = |error| from_postgres(doing, error);
-                client.batch_execute("BEGIN").await.map_err(failed)?;
-                let mut results = Vec::with_capacity(statements.len());
-                for statement in &statements {
-                    let prepared = client.prepare_cached(statement.sql).await.map_err(failed)?;
-                    let rows = query(client, doing, &prepared, &statement.values).await?;
-                    let goes_on = !statement.is_guard || !rows.is_empty();
-                    results.push(rows);
-                    if !goes_on {
-                        break;
-                    }
-                }
-                client.batch_execute("COMMIT").await.map_err(failed)?;
-                Ok(results)
-            })
-        })
-        .await
-    }
-
-    fn members(&self, table: &str, beside: &[&str]) -> String {
-        let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
-        format!("SELECT unnest(ids) AS member{beside} FROM {table}")
-    }
-
-    fn nil(&self) -> &'static str {
-        "'00000000-0000-0000-0000-000000000000'::uuid"
-    }
-
-    async fn snapshot(&self, doing: &'static str, queries: Vec<String>) -> Result<Vec<Vec<Row>>, StoreError> {
-        /// A whole ledger is read: longer than any single call, and still bounded.
-        const LIMIT: Duration = Duration::from_secs(600);
-        on_connection(&self.pool, LIMIT, doing, move |client| {
-            Box::pin(async move {
-                let failed = |error| from_postgres(doing, error);
-                // Whole tables are read and compared: the one place where scans and hashes are right.
-                let begin = format!(
-                    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {};
-                     SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on",
-                    LIMIT.as_millis()
-                );
-                client.batch_execute(&begin).await.map_err(failed)?;
-                let mut results = Vec::with_capacity(queries.len());
-                for sql in &queries {
-                    let statement = client.prepare(sql).await.map_err(failed)?;
-                    results.push(query(client, doing, &statement, &[]).await?);
-                }
-                client.batch_execute("COMMIT").await.map_err(failed)?;
-                Ok(results)
-            })
-        })
-        .await
-    }
-}
-
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
-}
-
-async fn query(
-    client: &Object,
-    doing: &'static str,
-    statement: &tokio_postgres::Statement,
-    values: &[Value],
-) -> Result<Vec<Row>, StoreError> {
-    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-    let rows = client.query(statement, &values).await.map_err(|error| from_postgres(doing, error))?;
-    rows.iter().map(|row| row_of(row).map_err(|error| from_postgres(doing, error))).collect()
-}
-
-fn row_of(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
-    let mut values = Vec::with_capacity(row.len());
-    for (place, column) in row.columns().iter().enumerate() {
-        values.push(match *column.type_() {
-            Type::INT2 => row.try_get::<_, Option<i16>>(place)?.into(),
-            Type::INT4 => row.try_get::<_, Option<i32>>(place)?.into(),
-            Type::INT8 => row.try_get::<_, Option<i64>>(place)?.into(),
-            Type::UUID => row.try_get::<_, Option<Uuid>>(place)?.into(),
-            Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(place)?.into(),
-            Type::UUID_ARRAY => row.try_get::<_, Option<Vec<Uuid>>>(place)?.map_or(Value::Null, Value::Ids),
-            _ => row.try_get::<_, Option<String>>(place)?.into(),
-        });
-    }
-    Ok(Row(values))
-}
-
-impl ToSql for Value {
-    fn to_sql(&self, ty: &Type, out: &mut bytes::BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        match self {
-            Value::Null => Ok(IsNull::Yes),
-            Value::Int(value) => match *ty {
-                Type::INT2 => i16::try_from(*value)?.to_sql(ty, out),
-                Type::INT4 => i32::try_from(*value)?.to_sql(ty, out),
-                _ => value.to_sql(ty, out),
-            },
-            Value::Text(value) => value.to_sql(ty, out),
-            Value::Uuid(value) => value.to_sql(ty, out),
-            Value::Bytes(value) => value.to_sql(ty, out),
-            Value::Ids(value) => value.to_sql(ty, out),
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
 }
 
 impl Change for Accept {

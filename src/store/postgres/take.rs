@@ -39,7 +39,7 @@ pub(super) async fn take_due(client: &Object, take: TakeDue) -> Result<Vec<Hande
     let rows = client.query(&pick, &[&take.epoch.0, &chunks, &take.account.map(|a| a.0)]).await.map_err(failed)?;
     let mut taken = Vec::with_capacity(rows.len());
     for row in &rows {
-        let row = super::row_of(row).map_err(failed)?;
+        let row = super::sql::row_of(row).map_err(failed)?;
         taken.push((
             row.ids(5)?,
             HandedChunk {

@@ -63,7 +63,7 @@ fn claim_key(db: &Connection, key: &NewKey, accept: &Accept) -> Result<Option<St
     if insert().map_err(|error| from_sqlite("claiming a key", error))? == 1 {
         return Ok(None);
     }
-    let mut found = super::query(
+    let mut found = super::sql::query(
         db,
         "reading a key",
         "SELECT request_hash, ids, batch_id FROM idempotency WHERE scope = ?1 AND key = ?2",

@@ -5,19 +5,20 @@ mod connection;
 mod open;
 mod record;
 mod setup;
+mod sql;
 mod take;
 
 use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, params};
 
 use self::connection::{Connections, from_sqlite};
+use super::fields::{HasKnownFields, KnownFields};
 use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
 use super::opens::OpenSets;
-use super::sql::{Row, Sql, Statement, Value, for_sqlite, ids_to_bytes};
+use super::sql::Sql as _;
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, migrations, recovery,
@@ -30,6 +31,7 @@ pub struct Sqlite {
     opens: Arc<OpenSets>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
+    fields: KnownFields,
     /// Held as long as the ledger is open for writing: a second process is refused, and every earlier epoch is known
     /// to be dead.
     _lock: Option<File>,
@@ -58,7 +60,7 @@ impl Sqlite {
 
     fn new(connections: Connections, clock: Arc<dyn Clock>, lock: Option<File>) -> Self {
         let ids = Arc::new(IdSource::new(Arc::clone(&clock)));
-        Sqlite { connections, opens: Arc::default(), ids, clock, _lock: lock }
+        Sqlite { connections, opens: Arc::default(), ids, clock, fields: KnownFields::default(), _lock: lock }
     }
 }
 
@@ -186,92 +188,14 @@ impl recovery::HasIds for Sqlite {
     }
 }
 
+impl HasKnownFields for Sqlite {
+    fn known_fields(&self) -> &KnownFields {
+        &self.fields
+    }
+}
+
 impl recovery::LedgerClock for Sqlite {
     fn now_sql(&self) -> String {
         self.clock.now().as_microsecond().to_string()
-    }
-}
-
-#[async_trait]
-impl Sql for Sqlite {
-    async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        self.connections.read(doing, move |db| query(db, doing, &for_sqlite(&sql), &values)).await
-    }
-
-    async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
-        let run = move |db: &Connection| {
-            let mut results = Vec::with_capacity(statements.len());
-            for statement in &statements {
-                let rows = query(db, doing, &for_sqlite(statement.sql), &statement.values)?;
-                let goes_on = !statement.is_guard || !rows.is_empty();
-                results.push(rows);
-                if !goes_on {
-                    break;
-                }
-            }
-            Ok(results)
-        };
-        self.connections.write(doing, Urgency::Urgent, run, drop).await
-    }
-
-    fn members(&self, table: &str, beside: &[&str]) -> String {
-        let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
-        format!(
-            "WITH RECURSIVE cut(ids, place{beside}) AS (
-                 SELECT ids, 1{beside} FROM {table} WHERE length(ids) > 0
-                 UNION ALL SELECT ids, place + 16{beside} FROM cut WHERE place + 16 <= length(ids)
-             ) SELECT substr(ids, place, 16) AS member{beside} FROM cut"
-        )
-    }
-
-    fn nil(&self) -> &'static str {
-        "x'00000000000000000000000000000000'"
-    }
-
-    async fn snapshot(&self, doing: &'static str, queries: Vec<String>) -> Result<Vec<Vec<Row>>, StoreError> {
-        self.connections
-            .read(doing, move |db| {
-                let snapshot = db.transaction().map_err(|error| from_sqlite(doing, error))?;
-                queries.iter().map(|sql| query(&snapshot, doing, &for_sqlite(sql), &[])).collect()
-            })
-            .await
-    }
-}
-
-fn query(db: &Connection, doing: &'static str, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
-    let run = || {
-        let mut statement = db.prepare_cached(sql)?;
-        let columns = statement.column_count();
-        let mut found = statement.query(rusqlite::params_from_iter(values))?;
-        let mut rows = Vec::new();
-        while let Some(row) = found.next()? {
-            rows.push(Row((0..columns).map(|column| row.get_ref(column).map(value_of)).collect::<Result<_, _>>()?));
-        }
-        Ok(rows)
-    };
-    run().map_err(|error| from_sqlite(doing, error))
-}
-
-fn value_of(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(value) => Value::Int(value),
-        // No column of ours is a float; a damaged one becomes a text, and the reader says so.
-        ValueRef::Real(value) => Value::Text(value.to_string()),
-        ValueRef::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
-        ValueRef::Blob(value) => Value::Bytes(value.into()),
-    }
-}
-
-impl ToSql for Value {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self {
-            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
-            Value::Int(value) => ToSqlOutput::Borrowed(ValueRef::Integer(*value)),
-            Value::Text(value) => ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes())),
-            Value::Uuid(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value.as_bytes())),
-            Value::Bytes(value) => ToSqlOutput::Borrowed(ValueRef::Blob(value)),
-            Value::Ids(ids) => ToSqlOutput::Owned(ids_to_bytes(ids.iter().copied()).into()),
-        })
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn take_due(db: &Connection, take: &TakeDue, now: Timestamp) -> Resul
         None => ALL,
     };
     let mut taken = Vec::new();
-    for row in super::query(db, "taking due work", sql, &values)? {
+    for row in super::sql::query(db, "taking due work", sql, &values)? {
         let chunk = ChunkId(row.uuid(0)?);
         let ids = row.ids(5)?;
         let handed = mark(db, take.epoch.0, chunk, &ids, now).map_err(|error| from_sqlite("taking due work", error))?;

@@ -4,4 +4,6 @@ mod email;
 mod http_client;
 mod ledger;
 mod provider;
+mod record_sources;
+mod records;
 mod verify;

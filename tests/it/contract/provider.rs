@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vestnik::channels::{HttpClient, Provider, Telegram, WhatsApp};
 use vestnik::domain::message::RenderedWhatsAppTemplate;
 use vestnik::domain::template::WhatsAppButtonKind;
-use vestnik::domain::{Channel, Content, NotificationId, Outcome, OutgoingMessage, Recipient};
+use vestnik::domain::{Channel, Content, EmailContent, NotificationId, Outcome, OutgoingMessage, Recipient};
 use vestnik::simulator::{Scenario, Simulator, SimulatorOptions, telegram, whatsapp};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,7 +174,10 @@ promises! {
             Channel::WhatsApp => Content::TelegramHtml("<b>x</b>".into()),
             _ => Content::WhatsAppTemplate(template()),
         };
-        assert_eq!(summary(&bench.send(foreign, PATIENCE).await), "permanent content");
+        let email = Content::Email(EmailContent { subject: "x".into(), ..EmailContent::default() });
+        for foreign in [foreign, email] {
+            assert_eq!(summary(&bench.send(foreign, PATIENCE).await), "permanent content");
+        }
         let mut stray = message(channel, Content::Text("x".into()));
         stray.recipient = message(other(channel), Content::Text(String::new())).recipient;
         assert_eq!(summary(&bench.provider.send(&stray, PATIENCE).await), "permanent recipient");

@@ -6,6 +6,8 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::Stream;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
@@ -85,6 +87,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Vec<u8>>,
     ) -> Result<Answer, HttpError> {
+        let request = self.request(method, path, headers, body.into().into());
+        let limits = HttpLimits { connect: LONG, total: Duration::from_secs(70), body_bytes: 64 * 1024 * 1024 };
+        let answer = self.http.send(request, &limits).await?;
+        Ok(Answer { status: answer.status.as_u16(), headers: answer.headers, body: answer.body })
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> HttpRequest {
         let mut all = hyper::HeaderMap::new();
         all.insert("host", self.url.trim_start_matches("http://").parse().unwrap());
         if let Some(key) = &self.key {
@@ -93,15 +102,25 @@ impl Client {
         for (name, value) in headers {
             all.insert(hyper::header::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        let request = HttpRequest {
+        HttpRequest {
             method: method.parse().unwrap(),
             uri: format!("{}{path}", self.url).parse().unwrap(),
             headers: all,
-            body: body.into().into(),
-        };
-        let limits = HttpLimits { connect: LONG, total: Duration::from_secs(70), body_bytes: 64 * 1024 * 1024 };
-        let answer = self.http.send(request, &limits).await?;
-        Ok(Answer { status: answer.status.as_u16(), headers: answer.headers, body: answer.body })
+            body,
+        }
+    }
+
+    /// Sends a body as it is made.
+    pub(super) async fn upload(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        pieces: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Answer {
+        let request = self.request("POST", path, headers, Bytes::new());
+        let answer = self.http.upload(request, pieces, &HttpLimits::default()).await.unwrap();
+        let (status, headers) = (answer.status.as_u16(), answer.headers.clone());
+        Answer { status, headers, body: answer.into_bytes(64 * 1024 * 1024).await.unwrap() }
     }
 
     pub(super) async fn get(&self, path: &str) -> Answer {
@@ -124,6 +143,14 @@ impl Client {
 
     pub(super) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.ask("PUT", path, &[("content-type", "application/json")], body.to_string()).await.unwrap()
+    }
+
+    pub(super) async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PATCH", path, &[("content-type", "application/json")], body.to_string()).await.unwrap()
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &[], "").await.unwrap()
     }
 
     /// A direct send.
@@ -220,6 +247,13 @@ impl Server {
 
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().expect("it runs").try_into().unwrap()).unwrap()
+    }
+
+    /// The most memory that it ever held at once, in bytes.
+    pub(super) fn memory_high_water(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     pub(super) fn signal(&self, signal: Signal) {

@@ -1,13 +1,14 @@
-//! A line between the ledger and PostgreSQL that can be cut at a COMMIT.
+//! A line between us and PostgreSQL that can be cut: at a COMMIT, or altogether.
 #![expect(clippy::disallowed_methods, reason = "the proxy lives and dies with its test")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What the next COMMIT meets. It meets it once; then the line is whole again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) enum Cut {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     armed: Arc<AtomicU8>,
+    executed: Arc<AtomicUsize>,
+    is_down: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -28,18 +31,40 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let armed = Arc::new(AtomicU8::new(0));
-        let for_lines = Arc::clone(&armed);
+        let executed = Arc::new(AtomicUsize::new(0));
+        let (is_down, down) = watch::channel(false);
+        let (for_lines, count) = (Arc::clone(&armed), Arc::clone(&executed));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *down.borrow() {
+                    continue;
+                }
                 let server = TcpStream::connect(&server).await.unwrap();
-                tokio::spawn(line(client, server, Arc::clone(&for_lines)));
+                let line = line(client, server, Arc::clone(&for_lines), Arc::clone(&count));
+                let mut down = down.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = line => {}
+                        _ = down.wait_for(|is_down| *is_down) => {}
+                    }
+                });
             }
         });
-        Proxy { address, armed }
+        Proxy { address, armed, executed, is_down }
     }
 
     pub(crate) fn arm(&self, cut: Cut) {
         self.armed.store(cut as u8, Ordering::SeqCst);
+    }
+
+    /// Hangs up on everybody, and on whoever comes, until told otherwise.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.is_down.send_replace(is_down);
+    }
+
+    /// Prepared statements that ran so far.
+    pub(crate) fn executed(&self) -> usize {
+        self.executed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn has_cut(&self) -> bool {
@@ -48,7 +73,7 @@ impl Proxy {
 }
 
 /// One connection: frames from the client are read whole, bytes from the server pass as they come.
-async fn line(client: TcpStream, server: TcpStream, armed: Arc<AtomicU8>) {
+async fn line(client: TcpStream, server: TcpStream, armed: Arc<AtomicU8>, executed: Arc<AtomicUsize>) {
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let (give_back, mut given_back) = tokio::sync::mpsc::channel::<OwnedReadHalf>(1);
@@ -56,6 +81,9 @@ async fn line(client: TcpStream, server: TcpStream, armed: Arc<AtomicU8>) {
     let answers = tokio::spawn(pass(from_server, to_client, stopped, give_back));
     let mut started = false;
     while let Some(frame) = frame(&mut from_client, started).await {
+        if started && frame[0] == b'E' {
+            executed.fetch_add(1, Ordering::SeqCst);
+        }
         started = true;
         if !is_commit(&frame) {
             if to_server.write_all(&frame).await.is_err() {

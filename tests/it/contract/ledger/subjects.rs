@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vestnik::domain::template::TemplateBody;
+use vestnik::domain::template::{TemplateBody, TemplateVariant};
 use vestnik::domain::{AccountRef, Channel, TemplateId, TemplateVersion};
 use vestnik::store::{NewApiKey, SavedTemplate, Scope, Suppression, SuppressionScope};
 
@@ -27,7 +27,7 @@ fn id(text: &str) -> TemplateId {
 }
 
 async fn save(ledger: &TestLedger, name: &str, text: &str) -> SavedTemplate {
-    let body = TemplateBody { text: Some(text.into()), ..TemplateBody::default() };
+    let body = TemplateBody::from(TemplateVariant { text: Some(text.into()), ..TemplateVariant::default() });
     ledger.store().save_template(id(name), Arc::new(body), ledger.now()).await.unwrap()
 }
 

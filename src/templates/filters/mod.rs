@@ -1,11 +1,26 @@
-//! Filters that make text, held to plain values.
+//! Filters that make text, held to plain values, in the language of what is rendered.
 //!
 //! A list added to itself sixty times costs nothing until it is turned into text, and then minijinja works for years
 //! before it asks for fuel. So whatever turns values into text refuses lists and records here; `~`, which does it too,
 //! is left out of the language.
 
-use minijinja::value::{Kwargs, Rest, ValueKind};
+mod language;
+mod money;
+mod time;
+mod words;
+
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
+
+pub(super) use self::language::{Language, USUAL};
+use self::time::Shown;
+use super::data::rendering;
+
+/// Fuel for one of the filters here: about what it takes, counted in the engine's own instructions.
+const COST: u64 = 20;
+
+/// What only makes sense in a language that is known here.
+pub(super) const IN_A_LANGUAGE: &[&str] = &["money", "date", "time", "datetime", "plural"];
 
 /// Items and bytes that `join` takes together; no channel takes a longer message.
 const JOINED_ITEMS: usize = 10_000;
@@ -33,6 +48,70 @@ pub(super) fn install(language: &mut Environment<'static>) {
         });
     }
     language.add_filter("join", join);
+    language.add_filter("money", money::money);
+    language.add_filter("plural", words::plural);
+    language.add_filter("phone", words::phone);
+    for (name, shown) in [("date", Shown::Date), ("time", Shown::Time), ("datetime", Shown::DateAndTime)] {
+        let filter = move |state: &State<'_, '_>, value: &Value, placed: Rest<Value>, named: Kwargs| {
+            time::moment(shown, state, value, &placed, named)
+        };
+        language.add_filter(name, filter);
+    }
+}
+
+/// What a filter was given beside its value: one thing by its place, the others by name.
+struct Arguments {
+    first: Option<Value>,
+    named: Kwargs,
+}
+
+impl Arguments {
+    /// A missing value is not the same as no value, so that the engine's own optional arguments will not do.
+    fn of(placed: &[Value], named: Kwargs) -> Result<Arguments, Error> {
+        placed.iter().try_for_each(given)?;
+        if placed.len() > 1 {
+            return Err(Error::from(ErrorKind::TooManyArguments));
+        }
+        Ok(Arguments { first: placed.first().cloned(), named })
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Value>, Error> {
+        if !self.named.has(name) {
+            return Ok(None);
+        }
+        let value: Value = self.named.get(name)?;
+        given(&value)?;
+        Ok(Some(value))
+    }
+
+    /// The first, which has a name, too.
+    fn first_or_named(&self, name: &str) -> Result<Option<Value>, Error> {
+        let named = self.named(name)?;
+        Ok(self.first.clone().or(named))
+    }
+
+    /// Refuses names that mean nothing.
+    fn finish(&self) -> Result<(), Error> {
+        self.named.assert_all_used()
+    }
+}
+
+/// The language of what is rendered. One that is not known is an error only where it matters.
+fn language(state: &State<'_, '_>) -> Result<Language, Error> {
+    rendering(state).language.ok_or_else(|| wrong("dates, money and plurals are known in the languages ru and en only"))
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+/// An error that names the variable, where the value is missing.
+fn given(value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        // Taking a number out of it fails with the engine's own trace of where it came from.
+        from_args::<(f64,)>(std::slice::from_ref(value)).map(drop)?;
+    }
+    Ok(())
 }
 
 /// The whole of a value's worth of text, or an error that says what else to do.

@@ -1,0 +1,66 @@
+//! 4a. What a notification is about: its records and its own data, and who reads it.
+
+use serde_json::{Map, Value};
+
+use super::{Delivery, DirectError, Refusal};
+use crate::domain::template::TemplateBody;
+use crate::domain::{Channel, RecordIds};
+use crate::records::{Loaded, NoAddress, RecordSet, Role, SourceError};
+use crate::templates::{Preview, Reader};
+
+/// A template filled in and not sent.
+pub struct Tried {
+    pub preview: Preview,
+    /// What it was filled with, beside the given data.
+    pub records: RecordSet,
+}
+
+impl Delivery {
+    /// The records of many notifications, and those that they link to: at most one query per kind and step.
+    pub(super) async fn records_of(&self, ids: &[RecordIds]) -> Result<Loaded, SourceError> {
+        self.context.load(ids).await
+    }
+
+    /// Fills a template in for looking at it. `locale` stands for the reader's.
+    pub async fn try_out(
+        &self,
+        body: &TemplateBody,
+        ids: &RecordIds,
+        data: &Map<String, Value>,
+        locale: Option<&str>,
+    ) -> Result<Tried, DirectError> {
+        let records = self.records_of(std::slice::from_ref(ids)).await?.of(ids);
+        let data = Value::Object(records.data(data));
+        let of_records = Reader::of(&data, records.addressee().ok().map(Role::as_str));
+        let reader = Reader { locale: locale.or(of_records.locale), ..of_records };
+        let preview = self.renderer.preview(body, &data, reader);
+        let preview = preview.map_err(|error| DirectError::Refused(vec![Refusal::of_rendering(&error)]))?;
+        Ok(Tried { preview, records })
+    }
+}
+
+/// Where it goes: to the address given, else to that of its records.
+pub(super) fn address(given: Option<&str>, channel: Channel, records: &RecordSet) -> Result<String, Refusal> {
+    match given.filter(|given| !given.trim().is_empty()) {
+        Some(given) => Ok(given.to_owned()),
+        None => records.address(channel).map_err(|error| {
+            let pointer = if error == NoAddress::Nobody { "/recipient" } else { "/context" };
+            Refusal::new(pointer, "address", error.to_string())
+        }),
+    }
+}
+
+/// Who reads what goes to `recipient`.
+pub(super) fn reader<'a>(recipient: &str, channel: Channel, records: &RecordSet, data: &'a Value) -> Reader<'a> {
+    Reader::of(data, records.reader(channel, recipient).map(Role::as_str))
+}
+
+/// Says of a missing variable when the record is missing that would have it.
+pub(super) fn explain(mut refusal: Refusal, records: &RecordSet) -> Refusal {
+    let root = refusal.variable.as_deref().and_then(|variable| variable.split('.').next());
+    let missing = records.missing.iter().find(|missing| Some(missing.role.as_str()) == root);
+    if let Some(missing) = missing {
+        refusal.detail = format!("{}: {missing}", refusal.detail);
+    }
+    refusal
+}
