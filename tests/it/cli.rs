@@ -29,6 +29,8 @@ fn help_says_what_there_is() {
         ("config", &["config"]),
         ("doctor", &["doctor"]),
         ("demo", &["demo"]),
+        ("simulator", &["simulator"]),
+        ("simulator_inbox", &["simulator", "inbox"]),
     ] {
         let output = program(dir.path()).args(args).arg("--help").output().unwrap();
         assert!(output.status.success(), "{name}");

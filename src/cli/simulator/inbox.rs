@@ -60,7 +60,10 @@ pub(super) async fn run(args: InboxArgs, printer: Printer) -> anyhow::Result<()>
     if page.items.is_empty() && !args.follow && !printer.is_json() {
         printer.line("nothing was taken that fits")?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         let page = get(&http, &args.url, &format!("after={after}&limit=1000{filter}")).await?;
         for taken in &page.items {
             print(taken, printer)?;
@@ -73,7 +76,6 @@ pub(super) async fn run(args: InboxArgs, printer: Printer) -> anyhow::Result<()>
             }
         }
     }
-    Ok(())
 }
 
 fn filter(args: &InboxArgs) -> String {

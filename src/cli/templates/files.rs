@@ -47,7 +47,7 @@ pub(super) struct ExportArgs {
 }
 
 /// What a file and the server say differently of one template.
-#[expect(clippy::large_enum_variant, reason = "there are as many as templates, each looked at once")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and gone when it is printed")]
 enum Change {
     New(TemplateBody),
     Changed { old: TemplateBody, new: TemplateBody },

@@ -309,7 +309,7 @@ impl<'a> Session<'a> {
             Some(Trouble { action: Action::Fault { taken, .. }, .. }) => *taken,
             Some(Trouble { action: Action::Refuse(_), .. }) => false,
         };
-        let id = is_taken.then(|| transaction.take(self.stage, email, &mail, how)).unwrap_or_default();
+        let id = if is_taken { transaction.take(self.stage, email, &mail, how) } else { String::new() };
         let latency = transaction.latency();
         if !latency.is_zero() {
             self.wire.flush().await?;

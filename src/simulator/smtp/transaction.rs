@@ -73,7 +73,6 @@ pub(super) fn decide(
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     from: String,
-    is_eight_bit: bool,
     is_utf8: bool,
     recipients: Vec<(String, Turn)>,
     /// Where it will go wrong, and how.
@@ -93,8 +92,7 @@ impl Transaction {
                     Err(_) => return Err(SmtpReply::new(501, "5.5.4", "SIZE is no number")),
                 },
                 ("BODY", Some(body)) if scenario.offers("8BITMIME") => match body.to_ascii_uppercase().as_str() {
-                    "7BIT" => {}
-                    "8BITMIME" => transaction.is_eight_bit = true,
+                    "7BIT" | "8BITMIME" => {}
                     _ => return Err(SmtpReply::new(501, "5.5.4", "BODY is neither 7BIT nor 8BITMIME")),
                 },
                 ("SMTPUTF8", None) if scenario.offers("SMTPUTF8") => transaction.is_utf8 = true,
@@ -153,8 +151,9 @@ impl Transaction {
         if body.longest_line > LINE_LIMIT_BYTES {
             return Err(SmtpReply::new(550, "5.6.0", "Line longer than 998 bytes"));
         }
-        if body.has_eight_bits && !self.is_eight_bit && !self.is_utf8 {
-            return Err(SmtpReply::new(554, "5.6.1", "8-bit data, and BODY=8BITMIME was not asked for"));
+        // Who offers it takes it from those, too, who forget to ask.
+        if body.has_eight_bits && !scenario.offers("8BITMIME") {
+            return Err(SmtpReply::new(554, "5.6.1", "8-bit data, and 8BITMIME is not offered"));
         }
         let mail = Mail::parse(&body.bytes).ok_or_else(|| SmtpReply::new(554, "5.6.0", "Not a mail"))?;
         for header in ["From", "Date"] {

@@ -43,7 +43,7 @@ pub(super) fn reply(stage: &Stage, request: &Request) -> Reply {
     match checked(stage, request, scenario) {
         Ok(Wanted::Look(answer)) => answer.into(),
         Ok(Wanted::Send(account, checked)) => {
-            let Checked { message, sms } = checked;
+            let Checked { message, sms } = *checked;
             let wording = Wording { account, sms: &sms, text: message.text.as_deref().unwrap_or_default(), scenario };
             stage.play(Channel::Sms, scenario.behaviour(), &wording, &message)
         }
@@ -56,7 +56,7 @@ pub(super) fn reply(stage: &Stage, request: &Request) -> Reply {
 
 /// What a valid request asks for.
 enum Wanted<'a> {
-    Send(&'a TwilioAccountScenario, Checked),
+    Send(&'a TwilioAccountScenario, Box<Checked>),
     Look(Answer),
 }
 
@@ -83,7 +83,7 @@ fn checked<'a>(stage: &Stage, request: &Request, scenario: &'a SmsScenario) -> R
             if account.status != "active" {
                 return Err(Refusal::of(20005));
             }
-            message::check(&account.sid, request, scenario).map(|checked| Wanted::Send(account, checked))
+            message::check(&account.sid, request, scenario).map(|checked| Wanted::Send(account, Box::new(checked)))
         }
         (Method::Get | Method::Post | Method::Put | Method::Other, _) => Err(not_found()),
     }

@@ -176,7 +176,10 @@ async fn pipelined_commands_are_answered_in_order_and_dots_are_unstuffed() {
 
 #[tokio::test]
 async fn a_mail_of_wrong_form_is_refused_after_its_end() {
-    let simulator = start_with_mail(json!({ "email": { "sizeLimitBytes": 5000 } })).await;
+    let simulator = start_with_mail(json!({ "email": {
+        "sizeLimitBytes": 5000, "extensions": ["SIZE", "ENHANCEDSTATUSCODES"],
+    } }))
+    .await;
     for (mail, expected) in [
         (MAIL.replace("From: a@example.org\r\n", ""), "550 5.6.0"),
         (MAIL.replace("hello\r\n", "a\nb\r\n"), "550 5.6.11"),

@@ -58,3 +58,12 @@ async fn a_scenario_changes_with_time() {
     clock.advance(Duration::from_millis(1500));
     assert_eq!(status().await, 503, "a reset begins the time anew");
 }
+
+#[tokio::test]
+async fn the_scenario_of_the_manual_can_be_played() {
+    let manual = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/simulator.md")).unwrap();
+    let (_, json) = manual.split_once("```json\n").unwrap();
+    let (json, _) = json.split_once("```").unwrap();
+    let scenario = Scenario::parse(json.as_bytes()).unwrap();
+    assert_eq!((scenario.seed, scenario.phases.len()), (Some(7), 2));
+}
