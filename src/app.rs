@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
-use crate::channels::{Gateway, HttpClient, Provider, Telegram, Twilio, WhatsApp};
+use crate::channels::{Email, Gateway, HttpClient, Provider, Telegram, Twilio, WhatsApp};
 use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
@@ -216,6 +216,9 @@ pub fn providers(settings: &Settings) -> anyhow::Result<Vec<(Arc<dyn Provider>, 
             (None, None) => continue,
         };
         providers.push((provider, account.limits.clone()));
+    }
+    for (name, account) in &settings.email {
+        providers.push((Arc::new(Email::new(name, account, Arc::new(SystemClock))?), account.limits.clone()));
     }
     Ok(providers)
 }

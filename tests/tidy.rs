@@ -35,6 +35,7 @@ const CRATE_PLACES: &[(&str, &[&str])] = &[
     ("csv_core", &["src/import/"]),
     ("encoding_rs", &["src/import/"]),
     ("lapin", &["src/queue/rabbitmq/"]),
+    ("lettre", &["src/channels/email"]),
     ("axum", &["src/http/"]),
 ];
 

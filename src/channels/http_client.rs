@@ -13,7 +13,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,10 +25,10 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::{self, CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as PoolError};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
@@ -38,6 +38,9 @@ use tower_service::Service;
 mod upload;
 
 pub use upload::HttpStream;
+
+use super::public_address::{NotPublic, is_public};
+use super::tls::Trust;
 
 /// Idle connections kept for one host: as many as we would ever have in flight there.
 const IDLE_CONNECTIONS_PER_HOST: usize = 256;
@@ -55,6 +58,7 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const ANSWER_BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+type HttpConnector = connect::HttpConnector<Resolver>;
 /// A message in one piece, or an upload that comes in many.
 type Outgoing = Either<Full<Bytes>, UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -111,6 +115,8 @@ pub struct HttpError {
 pub enum HttpErrorKind {
     /// Not resolved, refused, or TLS failed.
     Connect,
+    /// A client that may only reach public addresses was sent to another.
+    NotPublic,
     /// No connection within its time limit.
     ConnectTimeout,
     /// A kept connection had been closed by the other side before the request was begun.
@@ -129,7 +135,10 @@ impl HttpErrorKind {
     /// Whether it is proven that no byte of the request left us.
     pub fn nothing_left(self) -> bool {
         match self {
-            HttpErrorKind::Connect | HttpErrorKind::ConnectTimeout | HttpErrorKind::StaleConnection => true,
+            HttpErrorKind::Connect
+            | HttpErrorKind::NotPublic
+            | HttpErrorKind::ConnectTimeout
+            | HttpErrorKind::StaleConnection => true,
             HttpErrorKind::Timeout
             | HttpErrorKind::ConnectionLost
             | HttpErrorKind::InvalidAnswer
@@ -141,6 +150,7 @@ impl HttpErrorKind {
     pub fn code(self) -> &'static str {
         match self {
             HttpErrorKind::Connect => "connect",
+            HttpErrorKind::NotPublic => "not_public",
             HttpErrorKind::ConnectTimeout => "connect_timeout",
             HttpErrorKind::StaleConnection => "stale_connection",
             HttpErrorKind::Timeout => "timeout",
@@ -153,7 +163,17 @@ impl HttpErrorKind {
 
 impl HttpClient {
     pub fn new() -> Self {
-        let mut tcp = HttpConnector::new();
+        HttpClient::with(false)
+    }
+
+    /// For URLs that users give: connects to public addresses only, whatever a name resolves to at that moment.
+    pub fn public_only() -> Self {
+        HttpClient::with(true)
+    }
+
+    fn with(public_only: bool) -> Self {
+        let resolver = Resolver { system: GaiResolver::new(), public_only };
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.enforce_http(false);
         // A request is one small write; waiting for more to fill a packet would only delay it.
         tcp.set_nodelay(true);
@@ -166,7 +186,7 @@ impl HttpClient {
             .http1_max_headers(ANSWER_HEADERS_LIMIT)
             // Whether a send may be repeated is the ledger's decision, also when nothing of it left.
             .retry_canceled_requests(false)
-            .build(Connector { tcp, tls: Arc::default() });
+            .build(Connector { tcp, tls: Arc::default(), public_only });
         HttpClient { pool }
     }
 
@@ -236,6 +256,7 @@ impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             HttpErrorKind::Connect => "connecting failed",
+            HttpErrorKind::NotPublic => "connecting was refused by ourselves",
             HttpErrorKind::ConnectTimeout => "no connection within the time limit",
             HttpErrorKind::StaleConnection => "the kept connection was closed before the request was begun",
             HttpErrorKind::Timeout => "no answer within the time limit",
@@ -281,9 +302,22 @@ fn was_assigned(connection: &CaptureConnection) -> bool {
     connection.connection_metadata().is_some()
 }
 
+fn was_refused_by_us(error: &PoolError) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<NotPublic>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn from_pool(error: PoolError, connection: &CaptureConnection) -> HttpError {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
-    let kind = if !was_assigned(connection) {
+    let kind = if was_refused_by_us(&error) {
+        HttpErrorKind::NotPublic
+    } else if !was_assigned(connection) {
         HttpErrorKind::Connect
     } else if cause.is_some_and(hyper::Error::is_canceled) {
         // hyper says so of a request that it never began to encode.
@@ -338,6 +372,7 @@ async fn read_body(mut body: Incoming, limit_bytes: usize) -> Result<Bytes, Http
 struct Connector {
     tcp: HttpConnector,
     tls: Arc<OnceCell<HttpsConnector<HttpConnector>>>,
+    public_only: bool,
 }
 
 impl Service<Uri> for Connector {
@@ -350,8 +385,16 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, destination: Uri) -> Self::Future {
-        let Connector { mut tcp, tls } = self.clone();
+        let Connector { mut tcp, tls, public_only } = self.clone();
         Box::pin(async move {
+            // An address written out is never resolved.
+            let literal = destination.host().map(|host| host.trim_matches(['[', ']']).parse::<IpAddr>());
+            if let Some(Ok(address)) = literal
+                && public_only
+                && !is_public(address)
+            {
+                return Err(NotPublic.into());
+            }
             if destination.scheme_str() == Some("http") {
                 return Ok(MaybeHttpsStream::Http(tcp.call(destination).await?));
             }
@@ -362,20 +405,36 @@ impl Service<Uri> for Connector {
 }
 
 async fn with_tls(tcp: HttpConnector) -> Result<HttpsConnector<HttpConnector>, BoxError> {
-    // Reading some hundred files takes long enough to delay every other task of this thread.
-    let roots = tokio::task::spawn_blocking(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    })
-    .await?;
-    if roots.is_empty() {
-        return Err(io::Error::other("this system has no root certificates (package ca-certificates)").into());
+    Ok(HttpsConnector::from((tcp, Trust::default().config().await?)))
+}
+
+/// The system's resolver, whose answers may be sifted. The connection goes to the very address that was looked at.
+#[derive(Clone)]
+struct Resolver {
+    system: GaiResolver,
+    public_only: bool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.system.poll_ready(context).map_err(Into::into)
     }
-    // The provider is passed, so that nothing has to be installed for the whole process first.
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(HttpsConnector::from((tcp, config)))
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (answer, public_only) = (self.system.call(name), self.public_only);
+        Box::pin(async move {
+            let mut addresses: Vec<SocketAddr> = answer.await?.collect();
+            if public_only {
+                addresses.retain(|address| is_public(address.ip()));
+                if addresses.is_empty() {
+                    return Err(NotPublic.into());
+                }
+            }
+            Ok(addresses.into_iter())
+        })
+    }
 }

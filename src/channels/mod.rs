@@ -6,12 +6,15 @@
 
 pub mod accounts;
 pub mod codes;
+pub mod email;
 mod endpoint;
 pub mod gateway;
 pub mod http_client;
 pub mod outcomes;
+mod public_address;
 pub mod telegram;
 pub mod telegram_codes;
+mod tls;
 pub mod twilio;
 pub mod twilio_codes;
 pub mod whatsapp;
@@ -22,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use accounts::{Accounts, UnknownAccount};
+pub use email::Email;
 pub use endpoint::ConfigProblem;
 pub use gateway::Gateway;
 pub use http_client::HttpClient;

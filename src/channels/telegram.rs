@@ -83,7 +83,7 @@ fn body(message: &OutgoingMessage) -> Result<SendBody<'_>, Outcome> {
         Content::Text(text) => (text, None),
         Content::TelegramHtml(html) => (html, Some("HTML")),
         Content::WhatsAppTemplate(_) => return never(PermanentReason::Content, "Telegram takes no WhatsApp template"),
-        Content::Email { .. } => return never(PermanentReason::Content, "Telegram takes no e-mail"),
+        Content::Email(_) => return never(PermanentReason::Content, "Telegram takes no email"),
     };
     let chat_id = match chat {
         ChatId::Numeric(id) => ChatIdBody::Numeric(*id),

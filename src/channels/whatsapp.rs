@@ -100,7 +100,7 @@ fn body(message: &OutgoingMessage) -> Result<SendBody<'_>, Outcome> {
         Content::Text(text) => MessageKind::Text { text: TextBody { body: text, preview_url: false } },
         Content::WhatsAppTemplate(template) => MessageKind::Template { template: template_body(template) },
         Content::TelegramHtml(_) => return never(PermanentReason::Content, "WhatsApp takes no Telegram HTML"),
-        Content::Email { .. } => return never(PermanentReason::Content, "WhatsApp takes no e-mail"),
+        Content::Email(_) => return never(PermanentReason::Content, "WhatsApp takes no email"),
     };
     Ok(SendBody {
         messaging_product: "whatsapp",

@@ -14,7 +14,7 @@ use super::client::{Client, ServerArgs, printable};
 use super::{Ended, Printer};
 use crate::app::{ledger_options, providers, sql_source};
 use crate::config::Settings;
-use crate::domain::{Clock as _, SystemClock};
+use crate::domain::{Channel, Clock as _, SystemClock};
 use crate::store::{self, Store, StoreError};
 
 /// A provider gets this long to say that the account works.
@@ -254,7 +254,8 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
         checks.push(Check::problem(
             "accounts",
             "there is none: nothing can be sent",
-            "give a [whatsapp.main], [telegram.main] or [sms.main] section; `vestnik simulator` prints settings to try with",
+            "give a [whatsapp.main], [telegram.main], [sms.main] or [email.main] section; `vestnik simulator` prints \
+             settings to try with",
         ));
     }
     // Each has its own time limit; one after the other keeps the order of the lines.
@@ -263,7 +264,11 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
         checks.push(match provider.check(ACCOUNT_TIME).await {
             Ok(said) => Check::ok(name, said),
             Err(said) => {
-                let hint = format!("look at the credentials and the address in [{}]", provider.account());
+                let settings = match provider.account().channel {
+                    Channel::Email => "host, port, tls, ca_file, username and password",
+                    Channel::WhatsApp | Channel::Telegram | Channel::Sms => "the credentials and the address",
+                };
+                let hint = format!("look at {settings} of [{}]", provider.account());
                 Check::problem(name, said, hint)
             }
         });

@@ -12,6 +12,7 @@ use crate::domain::{Channel, Policy, Priority};
 const EXAMPLES: &str = "\
 Examples:
   vestnik send --channel telegram --to 123456789 --text 'Новая заявка'
+  vestnik send --channel email --to anna@example.com --text 'Новая заявка'
   vestnik send --channel whatsapp --to '+7 999 123-45-67' --template order-ready \\
       --data name=Анна --data order.number=1042 --idempotency-key order-1042-ready
   vestnik send --channel whatsapp --template order-ready --deal d-1042     # to the deal's contact

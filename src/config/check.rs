@@ -26,7 +26,7 @@ impl Settings {
         for (name, account) in &self.whatsapp {
             let path = format!("whatsapp.{name}");
             self.check_account(&path, name, &account.limits)?;
-            self.check_token(&path, &account.token, &account.base_url)?;
+            self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
             let id = &account.phone_number_id;
             let digits = !id.is_empty() && id.chars().all(|c| c.is_ascii_digit());
@@ -35,7 +35,7 @@ impl Settings {
         for (name, account) in &self.telegram {
             let path = format!("telegram.{name}");
             self.check_account(&path, name, &account.limits)?;
-            self.check_token(&path, &account.token, &account.base_url)?;
+            self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
         }
         for (name, account) in &self.sms {
@@ -45,6 +45,13 @@ impl Settings {
             let sections =
                 [account.twilio.is_some(), account.http.is_some()].into_iter().filter(|given| *given).count();
             self.hold(sections == 1, &path, &format!("needs one of the sections [{path}.twilio] and [{path}.http]"))?;
+        }
+        for (name, account) in &self.email {
+            let path = format!("email.{name}");
+            self.check_account(&path, name, &account.limits)?;
+            if let Some((setting, message)) = account.problem() {
+                return Err(self.refuse(&format!("{path}.{setting}"), message));
+            }
         }
         self.check_public_url()
     }
@@ -110,7 +117,7 @@ impl Settings {
         self.hold(share_fits, &format!("{path}.limits.direct_share"), "must be from 0 to 1")
     }
 
-    fn check_token(&self, path: &str, token: &SecretString, base_url: &str) -> Result<(), ConfigError> {
+    fn check_api(&self, path: &str, token: &SecretString, base_url: &str) -> Result<(), ConfigError> {
         self.hold(!token.expose_secret().trim().is_empty(), &format!("{path}.token"), "is empty")?;
         let is_url = ["http://", "https://"].iter().any(|scheme| base_url.starts_with(scheme));
         self.hold(is_url, &format!("{path}.base_url"), "expected http://… or https://…")

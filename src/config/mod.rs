@@ -5,6 +5,7 @@
 //! a [`SecretString`](secrecy::SecretString), may come from a file, and is printed nowhere.
 
 pub mod delivery;
+pub mod email;
 pub mod http;
 pub mod keys;
 pub mod ledger;
@@ -56,6 +57,9 @@ pub struct Settings {
     /// By account name.
     #[serde(default)]
     pub sms: BTreeMap<String, sms::SmsSettings>,
+    /// By account name.
+    #[serde(default)]
+    pub email: BTreeMap<String, email::EmailSettings>,
     /// Which layer each setting that is not a default came from, by its path.
     #[serde(skip)]
     origins: BTreeMap<String, String>,

@@ -10,7 +10,7 @@ use serde::Serializer;
 use super::ConfigError;
 
 /// Paths of all secrets; `*` is an account's name, or at the end a secret's own.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 11] = [
     "ledger.database_url",
     "keys.bootstrap_key",
     "queue.rabbitmq_url",
@@ -20,6 +20,8 @@ const SECRETS: [&str; 9] = [
     "sms.*.twilio.auth_token",
     "sms.*.twilio.api_key_secret",
     "sms.*.http.secrets.*",
+    "email.*.password",
+    "email.*.dkim.private_key",
 ];
 
 /// What a secret's name ends with where a file holds it.

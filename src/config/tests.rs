@@ -34,6 +34,12 @@ token = \"whatsapp-secret\"
 [telegram.sales-2]
 token_file = \"FOLDER/token\"
 limits.per_second = 1
+[email.main]
+host = \"smtp.example.com\"
+from = \"Север <news@example.com>\"
+username = \"news\"
+password = \"email-secret\"
+dkim = { selector = \"s\", private_key_file = \"FOLDER/token\" }
 ";
 
 #[test]
@@ -77,9 +83,17 @@ fn plain_variables_are_read_and_empty_ones_are_not() {
     insta::assert_snapshot!(settings.notices().join("\n"), @"queue.rabbitmq_url (RABBITMQ_URL) is set, but RabbitMQ is not part of this release: work goes through the ledger's own queue");
 }
 
+/// A mail account with these settings, which may replace its own.
+fn email(settings: &str) -> String {
+    let own = ["host = \"smtp.example.com\"", "from = \"Север <news@example.com>\""];
+    let name = |line: &str| line.split(" =").next().expect("a name").to_owned();
+    let kept = own.iter().filter(|line| !settings.lines().any(|other| name(other) == name(line)));
+    format!("[email.main]\n{}\n{settings}\n", kept.copied().collect::<Vec<_>>().join("\n"))
+}
+
 #[test]
 fn a_mistake_is_named_with_its_path() {
-    let cases: [(&str, &[(&str, &str)]); 34] = [
+    let cases: [(&str, &[(&str, &str)]); 47] = [
         ("[http]\nlisten = 8080", &[]),
         ("[http]\nport = 8080", &[]),
         ("[htpp]\nlisten = 1", &[]),
@@ -114,6 +128,19 @@ fn a_mistake_is_named_with_its_path() {
         ("[sms.main.http]\nurl = \"https://x\"\nmethod = \"PUT\"", &[]),
         ("[sms.main.http]\nurl = \"https://x\"", &[]),
         ("[sms.main.http.secrets]\nkey = \"topsecret\"\nkey_file = \"FOLDER/token\"", &[]),
+        ("[email.main]\nfrom = \"a@example.com\"", &[]),
+        (&email("from = \"Север\""), &[]),
+        (&email("from = \"анна@example.com\""), &[]),
+        (&email("from = \"a@example.com\"\nhost = \"smtp://mail\""), &[]),
+        (&email("tls = \"ssl\""), &[]),
+        (&email("tls = \"none\""), &[]),
+        (&email("username = \"u\""), &[]),
+        (&email("password = \"topsecret\\n\"\nusername = \"u\""), &[]),
+        (&email("tls = \"none\"\nallow_plaintext = true\nusername = \"u\"\npassword = \"topsecret\""), &[]),
+        (&email("envelope_from = \"bounce+{mac}@\""), &[]),
+        (&email("list_unsubscribe = \"http://example.com/{id}\""), &[]),
+        (&email("connections = 0"), &[]),
+        (&email("dkim.selector = \"a b\"\ndkim.private_key = \"topsecret\""), &[]),
     ];
     let said: Vec<String> = cases.iter().map(|(file, environment)| refused(file, environment)).collect();
     let said = said.join("\n");
@@ -121,7 +148,7 @@ fn a_mistake_is_named_with_its_path() {
     insta::assert_snapshot!(said, @r#"
     setting `http.listen` (from vestnik.toml): invalid socket address syntax
     setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `public_url`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
-    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`, `sms`
+    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`, `sms`, `email`
     setting `http` (from vestnik.toml): is a section: write [http] and its settings below
     setting `http.body_limit_bytes` (from the environment): expected an integer, got string "many"
     setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `public_url`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
@@ -153,6 +180,19 @@ fn a_mistake_is_named_with_its_path() {
     setting `sms.main.http.method` (from vestnik.toml): expected POST or GET, got "PUT"
     setting `sms.main.http.answer`: is missing
     setting `sms.main.http.secrets.key` (from vestnik.toml): give either key or key_file, not both
+    setting `email.main.host`: is missing
+    setting `email.main.from` (from vestnik.toml): expected an address like news@example.com, or Name <news@example.com>
+    setting `email.main.from` (from vestnik.toml): an address of our own has to be ASCII, or few servers would take it
+    setting `email.main.host` (from vestnik.toml): expected a mail server's name or address, without port or scheme
+    setting `email.main.tls` (from vestnik.toml): expected starttls, implicit or none, got "ssl"
+    setting `email.main.tls` (from vestnik.toml): none is for this machine only: use starttls or implicit, or set allow_plaintext = true
+    setting `email.main.password`: is missing: username is set
+    setting `email.main.password` (from vestnik.toml): is empty or holds a line break
+    setting `email.main.password` (from vestnik.toml): would be sent in the clear: tls is none
+    setting `email.main.envelope_from` (from vestnik.toml): expected a bare ASCII address, perhaps with {id}
+    setting `email.main.list_unsubscribe` (from vestnik.toml): expected https://… in ASCII, with {id} in it
+    setting `email.main.connections` (from vestnik.toml): must be more than 0
+    setting `email.main.dkim.selector` (from vestnik.toml): expected a name, like s2026
     "#);
 }
 
@@ -208,7 +248,7 @@ fn effective_settings_show_origins_and_no_secret() {
     let environment = [("DATABASE_URL", "postgres://u:topsecret@h/d"), ("VESTNIK__DELIVERY__DEFAULT_REGION", "RU")];
     let settings = load(ACCOUNTS, &environment, &[("log.level", "debug")]).expect("fine");
     let shown = settings.effective_toml();
-    for secret in ["topsecret", "whatsapp-secret", "from-a-file"] {
+    for secret in ["topsecret", "whatsapp-secret", "email-secret", "from-a-file"] {
         assert!(!shown.contains(secret) && !format!("{settings:?}").contains(secret), "{secret} is shown");
     }
     shown.parse::<toml::Table>().expect("is TOML");
@@ -221,6 +261,12 @@ fn effective_settings_show_origins_and_no_secret() {
     let given: Vec<String> = shown.lines().filter_map(|line| line.split_once("  # ")).map(name_only).collect();
     insta::assert_snapshot!(given.join("\n"), @r#"
     default_region = "RU"  # the environment
+    from = "Север <news@example.com>"  # vestnik.toml
+    host = "smtp.example.com"  # vestnik.toml
+    password = "***"  # vestnik.toml
+    username = "news"  # vestnik.toml
+    private_key = "***"  # file token
+    selector = "s"  # vestnik.toml
     database_url = "***"  # DATABASE_URL
     level = "debug"  # a flag
     token = "***"  # file token
@@ -276,11 +322,16 @@ fn the_file_of_defaults_lists_exactly_all_settings() {
             }
             let free = ["codes", "form", "headers", "query", "secrets"].map(|name| format!("sms.backup.http.{name}."));
             listed.retain(|path: &String| !free.iter().any(|table| path.starts_with(table)));
-        } else if matches!(name, "whatsapp" | "telegram") {
+        } else if matches!(name, "whatsapp" | "telegram" | "email") {
             let account = format!("{name}.main");
-            let limits = format!("{account}.limits");
-            taken_by_all.extend(taken(&account).into_iter().filter(|path| *path != limits));
-            taken_by_all.extend(taken(&limits));
+            let inner = [format!("{account}.limits"), format!("{account}.dkim")];
+            for path in taken(&account) {
+                if inner.contains(&path) {
+                    taken_by_all.extend(taken(&path));
+                } else {
+                    taken_by_all.insert(path);
+                }
+            }
         } else if name == "records" {
             taken_by_all.extend(taken("records.sql"));
         } else {

@@ -1,5 +1,8 @@
 //! The rendered message: what actually leaves.
 
+use std::fmt;
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
 
 use super::sms::SmsSize;
@@ -24,8 +27,47 @@ pub enum Content {
     TelegramHtml(String),
     /// Parameters of a template approved by Meta.
     WhatsAppTemplate(RenderedWhatsAppTemplate),
-    /// An e-mail. The subject is one line, and values in the HTML are already escaped.
-    Email { subject: String, html: Option<String>, text: String },
+    /// A subject with text, perhaps HTML, perhaps attachments.
+    Email(EmailContent),
+}
+
+/// An email as its template rendered it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmailContent {
+    /// One line.
+    pub subject: String,
+    /// Values already escaped.
+    pub html: Option<String>,
+    pub text: String,
+    pub attachments: Vec<Attachment>,
+}
+
+/// A file that goes along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The name it is saved under.
+    pub name: String,
+    pub source: AttachmentSource,
+}
+
+/// Where an attachment's bytes come from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum AttachmentSource {
+    /// Fetched when the message is sent. May hold a secret in its query.
+    Url(String),
+    Inline {
+        content_type: String,
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl fmt::Debug for AttachmentSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttachmentSource::Url(_) => f.write_str("Url(…)"),
+            AttachmentSource::Inline { content_type, bytes } => write!(f, "Inline({content_type}, {})", bytes.len()),
+        }
+    }
 }
 
 /// An approved WhatsApp template with its parameters rendered.
@@ -77,17 +119,32 @@ impl Content {
                     part(value);
                 }
             }
-            Content::Email { subject, html, text } => {
+            Content::Email(email) => {
                 part("email");
-                part(subject);
-                part(text);
-                html.iter().for_each(|html| part(html));
+                part(&email.subject);
+                part(&email.text);
+                part(if email.html.is_some() { "html" } else { "" });
+                part(email.html.as_deref().unwrap_or_default());
+                for attachment in &email.attachments {
+                    part(&attachment.name);
+                    match &attachment.source {
+                        AttachmentSource::Url(url) => {
+                            part("url");
+                            part(url);
+                        }
+                        AttachmentSource::Inline { content_type, bytes: content } => {
+                            part("inline");
+                            part(content_type);
+                            part(&format!("{:x}", Sha256::digest(content)));
+                        }
+                    }
+                }
             }
         }
         hasher.finalize().into()
     }
 
-    /// The text a person would read, for display: an approved template shows its name and parameters, an e-mail its
+    /// The text a person would read, for display: an approved template shows its name and parameters, an email its
     /// subject and its plain text.
     pub fn display_text(&self) -> String {
         match self {
@@ -96,7 +153,7 @@ impl Content {
                 let values: Vec<_> = template.header.iter().chain(&template.body).map(String::as_str).collect();
                 format!("[{} · {}] {}", template.name, template.language, values.join(" · "))
             }
-            Content::Email { subject, text, .. } => format!("{subject}\n\n{text}"),
+            Content::Email(email) => format!("{}\n\n{}", email.subject, email.text),
         }
     }
 }
@@ -126,10 +183,21 @@ mod tests {
         };
         assert_ne!(template(&["ab", "c"]).hash(), template(&["a", "bc"]).hash());
 
-        let email = |subject: &str, html: Option<&str>, text: &str| {
-            Content::Email { subject: subject.into(), html: html.map(Into::into), text: text.into() }.hash()
+        let email = |subject: &str, html: Option<&str>, text: &str, files: &[(&str, &str)]| {
+            let attachment = |&(name, url): &(&str, &str)| Attachment {
+                name: name.into(),
+                source: AttachmentSource::Url(url.into()),
+            };
+            Content::Email(EmailContent {
+                subject: subject.into(),
+                html: html.map(Into::into),
+                text: text.into(),
+                attachments: files.iter().map(attachment).collect(),
+            })
+            .hash()
         };
-        assert_ne!(email("ab", None, "c"), email("a", None, "bc"));
-        assert_ne!(email("a", None, "b"), email("a", Some(""), "b"));
+        assert_ne!(email("ab", None, "c", &[]), email("a", None, "bc", &[]));
+        assert_ne!(email("a", None, "b", &[]), email("a", Some(""), "b", &[]));
+        assert_ne!(email("a", None, "b", &[("c", "d")]), email("a", None, "b", &[("cd", "")]));
     }
 }

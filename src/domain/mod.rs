@@ -21,7 +21,7 @@ pub use attempt::{Attempt, DownReason, Outcome, OutcomeClass, PermanentReason, P
 pub use channel::Channel;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ids::{BatchId, Epoch, ErasureId, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
-pub use message::{Content, OutgoingMessage};
+pub use message::{Attachment, AttachmentSource, Content, EmailContent, OutgoingMessage};
 pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Status};
 pub use recipient::{ChatId, EmailAddress, PhoneNumber, Recipient, RecipientError};
 pub use record::{Record, RecordId, RecordKind};

@@ -104,6 +104,26 @@ pub struct EmailBody {
     /// Plain text; made from the HTML if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// Files that go along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<AttachmentBody>,
+}
+
+/// A file that goes along: either `url`, or `contentType` and `contentBase64`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AttachmentBody {
+    /// The name it is saved under; a template like the other strings.
+    pub name: String,
+    /// Fetched when the message is sent; a template, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Of a file given here, like `application/pdf`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The file itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_base64: Option<String>,
 }
 
 /// A template approved by Meta, with our expressions for its parameters.

@@ -86,6 +86,9 @@ struct ChannelPreviewView {
     /// Of Telegram and email, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     html: Option<String>,
+    /// Of email: the names of the files that go along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<String>,
     /// The approved WhatsApp template that would be named.
     #[serde(skip_serializing_if = "Option::is_none")]
     approved: Option<ApprovedView>,
@@ -267,6 +270,7 @@ fn view(id: &TemplateId, version: Option<i32>, tried: Tried, warnings: Vec<Templ
 
 fn channel_view(preview: ChannelPreview) -> ChannelPreviewView {
     let (mut subject, mut html, mut approved, mut error) = (None, None, None, None);
+    let mut attachments = Vec::new();
     match preview.content {
         Ok(Content::Text(_)) => {}
         Ok(Content::TelegramHtml(source)) => html = Some(source),
@@ -278,9 +282,10 @@ fn channel_view(preview: ChannelPreview) -> ChannelPreviewView {
                 body: template.body,
             });
         }
-        Ok(Content::Email { subject: line, html: source, .. }) => {
-            subject = Some(line);
-            html = source;
+        Ok(Content::Email(email)) => {
+            subject = Some(email.subject);
+            html = email.html;
+            attachments = email.attachments.into_iter().map(|attachment| attachment.name).collect();
         }
         Err(wrong) => error = Some(FieldError::from(Refusal::of_rendering(&wrong))),
     }
@@ -292,6 +297,7 @@ fn channel_view(preview: ChannelPreview) -> ChannelPreviewView {
         subject,
         text: preview.text,
         html,
+        attachments,
         approved,
         length: preview.length.map(|length| LengthView {
             length: length.length,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::compiled::locale_key;
 use super::engine::Engine;
 use super::filters::{IN_A_LANGUAGE, Language};
-use super::parts::{Form, Part, at_start, parts};
-use super::{TemplateProblem, TemplateProblems, warnings};
+use super::parts::{EMAIL_ATTACHMENTS, Form, Part, at_start, parts};
+use super::{TemplateProblem, TemplateProblems, attachments, warnings};
 use crate::domain::Channel;
 use crate::domain::template::{TemplateBody, TemplateVariant, WhatsAppTemplate};
 
@@ -93,6 +93,9 @@ fn check_variant(at: &str, variant: &TemplateVariant, problems: &mut Vec<Templat
         && email.text.is_none()
     {
         problems.push(at_start(&format!("{at}/email"), "give at least one of html and text"));
+    }
+    if let Some(email) = &variant.email {
+        attachments::check(&format!("{at}{EMAIL_ATTACHMENTS}"), email, problems);
     }
 }
 

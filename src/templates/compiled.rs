@@ -2,16 +2,17 @@
 
 use minijinja::Environment;
 
+use super::attachments::{self, AttachmentPart, AttachmentParts, Written};
 use super::filters::{Language, USUAL};
 use super::html::{Link, SourceMap};
 use super::parts::{
-    EMAIL_HTML, EMAIL_SUBJECT, EMAIL_TEXT, Form, Part, SMS_TEXT, TELEGRAM_HTML, TEXT, WHATSAPP_TEXT, body_pointer,
-    button_pointer, header_pointer, message_of,
+    EMAIL_ATTACHMENTS, EMAIL_HTML, EMAIL_SUBJECT, EMAIL_TEXT, Form, Part, SMS_TEXT, TELEGRAM_HTML, TEXT, WHATSAPP_TEXT,
+    at_start, attachment_pointer, body_pointer, button_pointer, header_pointer, message_of,
 };
 use super::position::place_of_error;
 use super::{Engine, TemplateProblem};
 use crate::domain::Channel;
-use crate::domain::template::{TemplateBody, TemplateVariant, WhatsAppTemplate};
+use crate::domain::template::{AttachmentBody, TemplateBody, TemplateVariant, WhatsAppTemplate};
 
 pub(super) struct Compiled {
     pub(super) environment: Environment<'static>,
@@ -47,6 +48,7 @@ pub(super) struct EmailParts {
     pub(super) subject: CompiledPart,
     pub(super) html: Option<CompiledPart>,
     pub(super) text: CompiledPart,
+    pub(super) attachments: Vec<AttachmentParts>,
 }
 
 pub(super) struct CompiledPart {
@@ -185,8 +187,29 @@ impl Compiler<'_> {
         if let Some(source) = &email.text {
             text = Some(self.part(format!("{at}{EMAIL_TEXT}"), source, Form::Plain)?);
         }
+        let attachments = email.attachments.iter().enumerate();
+        let attachments =
+            attachments.map(|(n, attachment)| self.attachment(at, n, attachment)).collect::<Result<_, _>>()?;
         // Without both there is nothing to send; `check` says so.
-        Ok(text.map(|text| EmailParts { subject, html, text }))
+        Ok(text.map(|text| EmailParts { subject, html, text, attachments }))
+    }
+
+    fn attachment(
+        &mut self,
+        at: &str,
+        n: usize,
+        attachment: &AttachmentBody,
+    ) -> Result<AttachmentParts, TemplateProblem> {
+        let mut part = |field, source| self.part(format!("{at}{}", attachment_pointer(n, field)), source, Form::Plain);
+        let name = part("name", &attachment.name)?;
+        let written = attachments::read(attachment);
+        let source = match written.map_err(|problem| at_start(&format!("{at}{EMAIL_ATTACHMENTS}/{n}"), problem))? {
+            Written::Url(url) => AttachmentPart::Url(part("url", url)?),
+            Written::Inline { content_type, bytes } => {
+                AttachmentPart::Inline { content_type: content_type.to_owned(), bytes: bytes.into() }
+            }
+        };
+        Ok(AttachmentParts { name, source })
     }
 
     fn part(&mut self, pointer: String, source: &str, form: Form) -> Result<CompiledPart, TemplateProblem> {

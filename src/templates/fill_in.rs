@@ -1,8 +1,11 @@
 //! Rendering: takes the variant and the parts that a channel uses, fills them in, and holds them to the limits.
 
+use std::sync::Arc;
+
 use minijinja::{ErrorKind, Value};
 use serde_json::Value as Json;
 
+use super::attachments::{AttachmentPart, AttachmentParts, is_url};
 use super::compiled::{ApprovedParts, Compiled, CompiledPart, EmailParts};
 use super::data::{Reader, Rendering, root};
 use super::html::{beginnings, check_links};
@@ -13,7 +16,7 @@ use super::parts::message_of;
 use super::position::{missing_variable, offset_of_error, place};
 use super::{Engine, Place, RenderError, limits};
 use crate::domain::message::RenderedWhatsAppTemplate;
-use crate::domain::{Channel, Content};
+use crate::domain::{Attachment, AttachmentSource, Channel, Content, EmailContent};
 
 /// What was made, and of which variant.
 pub(super) struct Filled<'a> {
@@ -115,7 +118,29 @@ impl Filling<'_> {
         self.within(&email.subject, subject.len(), limits::SUBJECT_BYTES)?;
         let html = email.html.as_ref().map(|html| self.part(html)).transpose()?;
         let text = self.part(&email.text)?;
-        Ok(Content::Email { subject, html, text })
+        let attachments = email.attachments.iter().map(|parts| self.attachment(parts)).collect::<Result<_, _>>()?;
+        Ok(Content::Email(EmailContent { subject, html, text, attachments }))
+    }
+
+    fn attachment(&self, parts: &AttachmentParts) -> Result<Attachment, RenderError> {
+        let name = on_one_line(&self.raw(&parts.name)?.replace(char::is_control, " "));
+        if name.is_empty() {
+            return Err(RenderError::Empty { part: parts.name.pointer.clone() });
+        }
+        let source = match &parts.source {
+            AttachmentPart::Inline { content_type, bytes } => {
+                AttachmentSource::Inline { content_type: content_type.clone(), bytes: Arc::clone(bytes) }
+            }
+            AttachmentPart::Url(part) => {
+                let url = self.raw(part)?.trim().to_owned();
+                if !is_url(&url) {
+                    let message = "the URL of an attachment has to begin with http:// or https://, all in ASCII".into();
+                    return Err(RenderError::Failed { message, place: self.origin(part, "", |_| 0) });
+                }
+                AttachmentSource::Url(url)
+            }
+        };
+        Ok(Attachment { name, source })
     }
 
     fn within(&self, part: &CompiledPart, length: usize, limit: usize) -> Result<(), RenderError> {

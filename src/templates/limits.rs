@@ -26,6 +26,12 @@ impl Default for Limits {
     }
 }
 
+/// Files that go along with one email.
+pub(super) const ATTACHMENTS: usize = 20;
+
+/// All files within one template together. What an account takes may be less.
+pub(super) const ATTACHED_BYTES: usize = 10 * 1024 * 1024;
+
 /// Tokens of code within one `{{ … }}` or `{% … %}`. Expressions nest at most this deep: the parser and the compiler
 /// recurse over them, and overflowed a 2 MiB stack from about 1,500 on (unoptimised).
 pub(super) const TAG_TOKENS: usize = 200;

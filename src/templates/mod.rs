@@ -7,6 +7,7 @@
 //! The language is minijinja's without what can run away (`grammar`). Versions are immutable, so compiled templates are
 //! kept and read without a lock. Which template and which data are `delivery`'s to say.
 
+mod attachments;
 mod cache;
 mod check;
 mod compiled;

@@ -70,6 +70,12 @@ fn parts_of<'a>(at: &str, variant: &'a TemplateVariant) -> Vec<Part<'a>> {
         if let Some(text) = &email.text {
             add(EMAIL_TEXT.into(), text, Form::Plain);
         }
+        for (n, attachment) in email.attachments.iter().enumerate() {
+            add(attachment_pointer(n, "name"), &attachment.name, Form::Plain);
+            if let Some(url) = &attachment.url {
+                add(attachment_pointer(n, "url"), url, Form::Plain);
+            }
+        }
     }
     parts
 }
@@ -81,6 +87,12 @@ pub(super) const TELEGRAM_HTML: &str = "/telegramHtml";
 pub(super) const EMAIL_SUBJECT: &str = "/email/subject";
 pub(super) const EMAIL_HTML: &str = "/email/html";
 pub(super) const EMAIL_TEXT: &str = "/email/text";
+
+pub(super) const EMAIL_ATTACHMENTS: &str = "/email/attachments";
+
+pub(super) fn attachment_pointer(at: usize, field: &str) -> String {
+    format!("{EMAIL_ATTACHMENTS}/{at}/{field}")
+}
 
 pub(super) fn header_pointer(at: usize) -> String {
     format!("/whatsappTemplate/header/{at}")

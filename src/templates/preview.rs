@@ -185,7 +185,7 @@ fn fill(data: &mut Json, variable: &str, stand_in: Json) -> bool {
 fn text_of(content: &Content, approved: Option<&WhatsAppTemplate>) -> String {
     match (content, approved) {
         (Content::TelegramHtml(html), _) => telegram_html_text(html),
-        (Content::Email { text, .. }, _) => text.clone(),
+        (Content::Email(email), _) => email.text.clone(),
         (Content::WhatsAppTemplate(rendered), Some(approved)) => approved_text(rendered, approved),
         _ => content.display_text(),
     }
@@ -228,8 +228,8 @@ fn with_parameters(text: &str, values: &[String]) -> String {
 fn length_of(channel: Channel, content: &Content, text: &str) -> Length {
     let characters = |limit| Length { length: text.chars().count(), limit, unit: LengthUnit::Characters };
     match (channel, content) {
-        (_, Content::Email { subject, .. }) => {
-            Length { length: subject.len(), limit: limits::SUBJECT_BYTES, unit: LengthUnit::Bytes }
+        (_, Content::Email(email)) => {
+            Length { length: email.subject.len(), limit: limits::SUBJECT_BYTES, unit: LengthUnit::Bytes }
         }
         (_, Content::WhatsAppTemplate(_)) => characters(limits::WHATSAPP_PARAMETER_CHARS),
         (Channel::Telegram, _) => {

@@ -188,6 +188,17 @@ impl Greeting {
             }
         }
         if let Some(address) = simulator.smtp_addr() {
+            let (host, port) = (address.ip(), address.port());
+            for (key, value) in [
+                ("HOST", host.to_string()),
+                ("PORT", port.to_string()),
+                ("TLS", "none".to_owned()),
+                ("FROM", "news@example.com".to_owned()),
+            ] {
+                text.push_str(&format!("export VESTNIK__EMAIL__MAIN__{key}={value}\n"));
+            }
+        }
+        if let Some(address) = simulator.smtp_addr() {
             text.push_str(&format!("\nSMTP: {address}"));
             if let Some(address) = simulator.smtps_addr() {
                 text.push_str(&format!(", with TLS from the start {address}"));

@@ -32,7 +32,7 @@ fn every_channel_is_shown_as_it_is_read_and_measured() {
     let sms = of(Channel::Sms).sms.as_ref().expect("an SMS");
     assert_eq!((sms.encoding, sms.parts), (SmsEncoding::Ucs2, 1));
     let email = of(Channel::Email);
-    assert!(matches!(&email.content, Ok(Content::Email { subject, .. }) if subject == "Сделка T"));
+    assert!(matches!(&email.content, Ok(Content::Email(email)) if email.subject == "Сделка T"));
     assert_eq!(email.text.as_deref(), Some("5\u{a0}₽ 7 января 2026"));
     assert!(shown.missing.is_empty());
     assert_eq!(shown.unset, ["promo", "vip"]);

@@ -1,5 +1,6 @@
 //! What the engine promises, a file per promise; and what these tests share.
 
+mod attachments;
 mod email;
 mod escaping;
 mod filters;
@@ -47,14 +48,15 @@ pub(super) fn telegram(source: &str, data: &Json) -> Result<String, RenderError>
 }
 
 pub(super) fn email(subject: &str, html: Option<&str>, text: Option<&str>) -> TemplateBody {
-    let email = EmailBody { subject: subject.into(), html: html.map(Into::into), text: text.map(Into::into) };
+    let (subject, html, text) = (subject.into(), html.map(Into::into), text.map(Into::into));
+    let email = EmailBody { subject, html, text, ..EmailBody::default() };
     TemplateVariant { email: Some(email), ..TemplateVariant::default() }.into()
 }
 
 /// Subject, HTML and text of an e-mail.
 pub(super) fn sent_email(body: &TemplateBody, data: &Json) -> Result<(String, String, String), RenderError> {
     match made(body, Channel::Email, data)? {
-        Content::Email { subject, html, text } => Ok((subject, html.unwrap_or_default(), text)),
+        Content::Email(email) => Ok((email.subject, email.html.unwrap_or_default(), email.text)),
         other => panic!("{other:?}"),
     }
 }

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 use serde_json::json;
-use vestnik::domain::{Content, Outcome};
+use vestnik::domain::{Content, EmailContent, Outcome};
 
 use self::bench::{Adapter, Bench, IMPATIENCE, PATIENCE, message, summary, template};
 
@@ -177,7 +177,7 @@ promises! {
             Adapter::WhatsApp => Content::TelegramHtml("<b>x</b>".into()),
             Adapter::Telegram | Adapter::Twilio | Adapter::Gateway => Content::WhatsAppTemplate(template()),
         };
-        let email = Content::Email { subject: "x".into(), html: None, text: "x".into() };
+        let email = Content::Email(EmailContent { subject: "x".into(), ..EmailContent::default() });
         for foreign in [foreign, email] {
             assert_eq!(summary(&bench.send(foreign, PATIENCE).await), "permanent content");
         }
