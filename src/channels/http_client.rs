@@ -20,10 +20,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Either, Full, StreamBody};
-use hyper::body::{Body, Frame, Incoming};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Incoming};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpConnector, capture_connection};
@@ -34,6 +33,10 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
+
+mod upload;
+
+pub use upload::HttpStream;
 
 /// Idle connections kept for one host: as many as we would ever have in flight there.
 const IDLE_CONNECTIONS_PER_HOST: usize = 256;
@@ -86,30 +89,6 @@ pub struct HttpAnswer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
-}
-
-/// An answer that is read as it comes.
-pub struct HttpStream {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    body: Incoming,
-}
-
-impl HttpStream {
-    /// The next piece; none at the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
-        while let Some(frame) = self.body.frame().await {
-            if let Ok(data) = frame.map_err(from_body)?.into_data() {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The rest of it.
-    pub async fn into_bytes(self, limit_bytes: usize) -> Result<Bytes, HttpError> {
-        read_body(self.body, limit_bytes).await
-    }
 }
 
 /// No answer. The text says what we were doing; the cause is the source.
@@ -220,35 +199,6 @@ impl HttpClient {
                 }
             }
         }
-    }
-
-    /// Sends `pieces` behind the head of `request`, and gives the answer as soon as it begins, which may be before
-    /// all is sent. Nothing but connecting is limited in time.
-    pub async fn upload(
-        &self,
-        request: HttpRequest,
-        pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        limits: &HttpLimits,
-    ) -> Result<HttpStream, HttpError> {
-        let frames = pieces.map(|piece| piece.map(Frame::data).map_err(BoxError::from));
-        let mut outgoing = Request::new(Either::Right(BodyExt::boxed_unsync(StreamBody::new(frames))));
-        *outgoing.method_mut() = request.method;
-        *outgoing.uri_mut() = request.uri;
-        *outgoing.headers_mut() = request.headers;
-        let connection = capture_connection(&mut outgoing);
-        let mut answer = std::pin::pin!(self.pool.request(outgoing));
-        let answer = tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            () = tokio::time::sleep(limits.connect) => {
-                if !was_assigned(&connection) {
-                    return Err(HttpErrorKind::ConnectTimeout.into());
-                }
-                answer.await
-            }
-        };
-        let (head, body) = answer.map_err(|error| from_pool(error, &connection))?.into_parts();
-        Ok(HttpStream { status: head.status, headers: head.headers, body })
     }
 }
 

@@ -3,6 +3,8 @@
 //! One rule for the answer: 200 means that the whole file was read, whatever became of its rows. Anything else is a
 //! problem, and if reading had begun, its `report` says what was saved until then and its `line` where it ended.
 
+mod options;
+
 use std::io;
 use std::time::Duration;
 
@@ -19,16 +21,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
 
+use self::options::{ImportQuery, options};
 use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidPath, ValidQuery};
-use super::problem::{FieldError, Problem};
+use super::problem::Problem;
 use super::records::{Records, built_in};
 use crate::domain::RecordKind;
-use crate::import::{
-    Counts, Delimiter, Ended, FileProblem, Format, Found, ImportOptions, Mapping, Rejected, Spool, TextEncoding, import,
-};
-use crate::store::{SaveHow, Scope};
+use crate::import::{Counts, Delimiter, Ended, FileProblem, Format, Found, Rejected, Spool, import};
+use crate::store::Scope;
 
 /// Imports at the same time: more would only wait for the ledger.
 const IMPORTS: usize = 4;
@@ -54,27 +55,6 @@ impl Default for ImportPlaces {
     fn default() -> Self {
         ImportPlaces(Semaphore::new(IMPORTS))
     }
-}
-
-/// How a file is to be read. Only its description: `map` may come more than once.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "for the description only: a repeated parameter is read by hand")]
-pub(super) struct ImportQuery {
-    /// `csv` or `ndjson`; else by the Content-Type, else by the first character: `{` begins NDJSON.
-    format: Option<String>,
-    /// `utf-8`, `utf-16le`, `utf-16be` or `windows-1251`; else by the Content-Type's `charset`, else recognised.
-    encoding: Option<String>,
-    /// What parts the cells of CSV: a character, or `comma`, `semicolon`, `tab`, `pipe`; else recognised.
-    delimiter: Option<String>,
-    /// `HEADER=field`, once for each column whose header does not say what it is; `HEADER=` drops a column.
-    map: Option<Vec<String>>,
-    /// `merge`, which is the default, leaves fields as they are that the file does not name; `replace` replaces whole
-    /// records.
-    mode: Option<String>,
-    /// `true` checks everything and writes nothing.
-    #[param(rename = "dryRun")]
-    dry_run: Option<bool>,
 }
 
 /// What became of a file.
@@ -179,7 +159,7 @@ pub(super) async fn import_records(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Manage)?;
     let kind = built_in(&api, records)?;
-    let options = options(kind, &api, query, &headers)?;
+    let options = options(kind, api.delivery.default_region(), query, &headers)?;
     let is_dry_run = options.is_dry_run;
     let Ok(place) = api.imports.0.try_acquire() else {
         return Err(Problem::too_many(format!("{IMPORTS} imports are running: try again when one has ended")));
@@ -318,89 +298,6 @@ fn line_by_line(report: &ImportReport, spool: Spool) -> io::Result<Response> {
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))], body).into_response())
 }
 
-fn options(
-    kind: RecordKind,
-    api: &Api,
-    query: Vec<(String, String)>,
-    headers: &HeaderMap,
-) -> Result<ImportOptions, Problem> {
-    let (format, encoding) = content_type(headers)?;
-    let mut options = ImportOptions {
-        kind,
-        how: SaveHow::Merge,
-        is_dry_run: false,
-        format,
-        encoding,
-        delimiter: None,
-        map: Vec::new(),
-        region: api.delivery.default_region(),
-    };
-    let mut errors = Vec::new();
-    for (name, value) in query {
-        let is_read = match name.as_str() {
-            "format" => match value.as_str() {
-                "csv" => Some(options.format = Some(Format::Csv)),
-                "ndjson" | "jsonl" => Some(options.format = Some(Format::Ndjson)),
-                _ => None,
-            },
-            "encoding" => TextEncoding::parse(&value).map(|encoding| options.encoding = Some(encoding)),
-            "delimiter" => Delimiter::parse(&value).map(|delimiter| options.delimiter = Some(delimiter)),
-            "map" => Mapping::parse(&value).map(|mapping| options.map.push(mapping)),
-            "mode" => match value.as_str() {
-                "merge" => Some(options.how = SaveHow::Merge),
-                "replace" => Some(options.how = SaveHow::Replace),
-                _ => None,
-            },
-            "dryRun" => value.parse().ok().map(|is_dry_run| options.is_dry_run = is_dry_run),
-            _ => {
-                let detail = format!("there is no parameter `{name}` here");
-                errors.push(FieldError::new(String::new(), detail));
-                continue;
-            }
-        };
-        if is_read.is_none() {
-            errors.push(FieldError::new(format!("/{name}"), expected(&name)));
-        }
-    }
-    if errors.is_empty() { Ok(options) } else { Err(Problem::invalid(errors)) }
-}
-
-fn expected(parameter: &str) -> &'static str {
-    match parameter {
-        "format" => "expected csv or ndjson",
-        "encoding" => "expected utf-8, utf-16le, utf-16be or windows-1251",
-        "delimiter" => "expected one character, or comma, semicolon, tab or pipe",
-        "map" => "expected HEADER=field, or HEADER= to drop a column",
-        "mode" => "expected merge or replace",
-        _ => "expected true or false",
-    }
-}
-
-/// What the body is said to be. None of these types can be sent by a browser's form, so no foreign page can reach us
-/// through one.
-fn content_type(headers: &HeaderMap) -> Result<(Option<Format>, Option<TextEncoding>), Problem> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut parts = given.split(';').map(|part| part.trim().to_ascii_lowercase());
-    let format = match parts.next().unwrap_or_default().as_str() {
-        "text/csv" => Some(Format::Csv),
-        NDJSON | "application/ndjson" | "application/jsonl" => Some(Format::Ndjson),
-        "application/octet-stream" => None,
-        _ => {
-            return Err(Problem::wrong_media_type(
-                "The body is no file of records",
-                "send the file itself with the header Content-Type: text/csv, application/x-ndjson, or \
-                 application/octet-stream to have it recognised",
-            ));
-        }
-    };
-    let charset = parts.find_map(|part| part.strip_prefix("charset=").map(|name| name.trim_matches('"').to_owned()));
-    let Some(charset) = charset else { return Ok((format, None)) };
-    let unknown = || format!("the Content-Type names the charset {charset}; {}", expected("encoding"));
-    let encoding =
-        TextEncoding::parse(&charset).ok_or_else(|| Problem::invalid(vec![FieldError::new("", unknown())]))?;
-    Ok((format, Some(encoding)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,20 +323,5 @@ mod tests {
         assert_eq!(all(stopping, Body::from("x")).await[0], Err(NoMore::Stopping));
         let broken = Body::from_stream(stream::iter([Err::<Bytes, _>(io::Error::other("gone"))]));
         assert_eq!(all(CancellationToken::new(), broken).await, [Err(NoMore::BrokenOff)]);
-    }
-
-    #[test]
-    fn the_content_type_says_what_a_body_is() {
-        let of = |given: &'static str| {
-            content_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(given))]))
-        };
-        assert_eq!(of("text/csv").unwrap(), (Some(Format::Csv), None));
-        assert_eq!(of("TEXT/CSV; charset=cp1251").unwrap(), (Some(Format::Csv), Some(TextEncoding::Windows1251)));
-        assert_eq!(of("application/x-ndjson").unwrap(), (Some(Format::Ndjson), None));
-        assert_eq!(of("application/octet-stream").unwrap(), (None, None));
-        assert_eq!(of("text/csv; charset=koi8-r").unwrap_err().status, 422);
-        for form in ["", "text/plain", "text/plain;text/csv", "multipart/form-data", "application/json"] {
-            assert_eq!(of(form).unwrap_err().status, 415, "{form}");
-        }
     }
 }

@@ -84,7 +84,6 @@ pub type Api = Arc<ApiParts>;
         (name = "notifications", description = "Send, and see what became of it"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
-        (name = "records", description = "Contacts, leads, deals, companies"),
         (name = "suppressions", description = "Addresses that opted out"),
         (name = "operations", description = "Health and figures")
     ),

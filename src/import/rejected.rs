@@ -41,17 +41,17 @@ impl Given {
 
     /// What is longer than any record is shown by its beginning.
     pub(super) fn cut(self) -> Self {
-        fn short(text: &String) -> String {
+        fn short(text: &str) -> String {
             match text.char_indices().nth(CUT_CHARACTERS) {
                 Some((at, _)) => format!("{}…", &text[..at]),
-                None => text.clone(),
+                None => text.to_owned(),
             }
         }
         if self.len_bytes() <= Record::LONGEST_BYTES {
             return self;
         }
         match &self {
-            Given::Cells(cells) => Given::Cells(cells.iter().map(short).collect()),
+            Given::Cells(cells) => Given::Cells(cells.iter().map(|cell| short(cell)).collect()),
             Given::Line(line) => Given::Line(short(line)),
         }
     }

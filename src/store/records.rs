@@ -182,7 +182,7 @@ impl<S: Sql + HasKnownFields> Records for S {
         const DOING: &str = "listing records";
         let mut values: Vec<Value> = vec![kind.code().into(), after.as_ref().map_or("", RecordId::as_str).into()];
         let mut conditions = vec!["kind = $1 AND id > $2".to_owned()];
-        let mut table = "records";
+        let mut table = "records".to_owned();
         if let Some((channel, address)) = &filter.address {
             if address.contains('\0') {
                 // PostgreSQL takes no such text; and nobody has such an address.
@@ -195,16 +195,15 @@ impl<S: Sql + HasKnownFields> Records for S {
             let syntax = self.search_syntax();
             let text = search.text(syntax);
             // An address leaves few to look at, and has an index of its own.
-            let are_many = match syntax.are_many {
-                Some(query) if filter.address.is_none() => {
-                    !self.read(DOING, query.into(), vec![text.as_str().into()]).await?.is_empty()
-                }
-                _ => true,
+            let are_many = filter.address.is_some() || {
+                let query = syntax.are_many.replace("PLACE", "$1");
+                !self.read(DOING, query, vec![text.as_str().into()]).await?.is_empty()
             };
             let (from, condition) = if are_many { syntax.many } else { syntax.few };
-            table = from;
             values.push(text.into());
-            conditions.push(condition.replace("PLACE", &format!("${}", values.len())));
+            let place = format!("${}", values.len());
+            table = from.replace("PLACE", &place);
+            conditions.push(condition.replace("PLACE", &place));
         }
         values.push(i64::from(limit).into());
         let sql = format!(

@@ -168,7 +168,7 @@ mod tests {
     use crate::domain::RecordId;
 
     const SYNTAX: SearchSyntax =
-        SearchSyntax { before: "", after: "*", and: " & ", or: " | ", few: ("", ""), many: ("", ""), are_many: None };
+        SearchSyntax { before: "", after: "*", and: " & ", or: " | ", few: ("", ""), many: ("", ""), are_many: "" };
 
     fn words(fields: Value) -> String {
         let Value::Object(fields) = fields else { panic!("fields are an object") };

@@ -228,8 +228,8 @@ pub struct SearchSyntax {
     pub few: (&'static str, &'static str),
     /// The same where many do, so that a walk in order of id soon has its page.
     pub many: (&'static str, &'static str),
-    /// A row if many match; none where the engine's planner knows that by itself.
-    pub are_many: Option<&'static str>,
+    /// A row if many match.
+    pub are_many: &'static str,
 }
 
 /// What both engines offer for everything off the hot path.

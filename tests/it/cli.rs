@@ -22,6 +22,10 @@ fn help_says_what_there_is() {
         ("suppressions_list", &["suppressions", "list"]),
         ("suppressions_add", &["suppressions", "add"]),
         ("suppressions_lift", &["suppressions", "lift"]),
+        ("import", &["import"]),
+        ("records", &["records"]),
+        ("records_list", &["records", "list"]),
+        ("records_put", &["records", "put"]),
         ("config", &["config"]),
         ("doctor", &["doctor"]),
         ("demo", &["demo"]),
@@ -92,6 +96,37 @@ fn templates_come_from_files_and_from_standard_input() {
     let gone = stand.run(&["templates", "show", "order"]);
     assert_eq!(gone.code, 2);
     insta::assert_snapshot!(gone.err, @"error: There is no such thing: there is no such template, or no such version of it");
+}
+
+#[test]
+fn records_are_kept_found_and_deleted() {
+    let stand = Stand::start();
+    let phone = ["--field", "phone=8 999 123-45-67"];
+    let wrong = stand.run(&[&["records", "put", "contacts", "c1"], &phone[..]].concat());
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    let body = r#"{"name": "Анна", "tags": ["vip"]}"#;
+    let put = ["records", "put", "contacts", "c1", "--json-body", body, "--field", "phone=+7 999 123-45-67"];
+    let saved = stand.run(&put);
+    assert_eq!(saved.code, 0, "{saved:?}");
+    insta::assert_snapshot!(saved.out.split("saved").next().unwrap(), @r#"
+    id: c1
+    name: Анна
+    phone: +79991234567
+    tags: ["vip"]
+    "#);
+    assert_eq!(stand.run(&["records", "show", "contacts", "c1"]).out, saved.out);
+    stand.run_with(&["import", "contacts", "-"], &[], "id,name\nc2,Борис\n");
+    let listed = stand.run(&["records", "list", "contacts"]).out;
+    insta::assert_snapshot!(listed, @r"
+    c1                Анна  +79991234567
+    c2                Борис
+    ");
+    for (wanted, id) in [(["--search", "бор"], "c2"), (["--phone", "+79991234567"], "c1")] {
+        let found = stand.run(&[&["records", "list", "contacts", "--json"], &wanted[..]].concat()).json();
+        assert_eq!((&found["items"][0]["id"], found["items"].as_array().unwrap().len()), (&id.into(), 1));
+    }
+    assert_eq!(stand.run(&["records", "delete", "contacts", "c1"]).out, "deleted c1\n");
+    assert_eq!(stand.run(&["records", "show", "contacts", "c1"]).code, 2);
 }
 
 #[test]

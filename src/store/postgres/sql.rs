@@ -71,8 +71,22 @@ impl Sql for Postgres {
     }
 
     fn search_syntax(&self) -> &'static SearchSyntax {
-        const MATCHES: (&str, &str) = ("records", "words @@ CAST(PLACE AS text)::tsquery");
-        &SearchSyntax { before: "'", after: "':*", and: " & ", or: " | ", few: MATCHES, many: MATCHES, are_many: None }
+        // The planner guesses how many match a beginning, and where it guesses too many it walks through all records
+        // to find none. Materialized, the index of words is asked first whatever it guesses.
+        &SearchSyntax {
+            before: "'",
+            after: "':*",
+            and: " & ",
+            or: " | ",
+            few: (
+                "(WITH found AS MATERIALIZED (SELECT * FROM records WHERE words @@ CAST(PLACE AS text)::tsquery)
+                  SELECT * FROM found) AS records",
+                "true",
+            ),
+            many: ("records", "words @@ CAST(PLACE AS text)::tsquery"),
+            are_many: "WITH found AS MATERIALIZED (SELECT 1 FROM records WHERE words @@ CAST(PLACE AS text)::tsquery)
+                       SELECT 1 FROM found OFFSET 2000 LIMIT 1",
+        }
     }
 
     fn members(&self, table: &str, beside: &[&str]) -> String {

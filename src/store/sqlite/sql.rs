@@ -68,7 +68,7 @@ impl Sql for Sqlite {
             few: ("records NOT INDEXED", "row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
             many: ("records", "+row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
             // Where one in 500 of a million matches, a page of 100 is found within 50,000 records.
-            are_many: Some("SELECT 1 FROM record_words WHERE record_words MATCH $1 LIMIT 1 OFFSET 2000"),
+            are_many: "SELECT 1 FROM record_words WHERE record_words MATCH PLACE LIMIT 1 OFFSET 2000",
         }
     }
 
