@@ -27,9 +27,14 @@ INSERT INTO record_words (record_words, rank) VALUES ('secure-delete', 1);
 CREATE TRIGGER records_inserted AFTER INSERT ON records BEGIN
     INSERT INTO record_words (rowid, words) VALUES (new.row, new.words);
 END;
+-- Only the words that went and came are touched. They are letters and digits, each after a space.
 CREATE TRIGGER records_updated AFTER UPDATE OF words ON records WHEN old.words <> new.words BEGIN
-    INSERT INTO record_words (record_words, rowid, words) VALUES ('delete', old.row, old.words);
-    INSERT INTO record_words (rowid, words) VALUES (new.row, new.words);
+    INSERT INTO record_words (record_words, rowid, words) VALUES ('delete', old.row, (
+        SELECT coalesce(group_concat(value, ' '), '') FROM json_each('["' || replace(trim(old.words), ' ', '","') || '"]')
+        WHERE instr(new.words || ' ', ' ' || value || ' ') = 0));
+    INSERT INTO record_words (rowid, words) VALUES (new.row, (
+        SELECT coalesce(group_concat(value, ' '), '') FROM json_each('["' || replace(trim(new.words), ' ', '","') || '"]')
+        WHERE instr(old.words || ' ', ' ' || value || ' ') = 0));
 END;
 CREATE TRIGGER records_deleted AFTER DELETE ON records BEGIN
     INSERT INTO record_words (record_words, rowid, words) VALUES ('delete', old.row, old.words);

@@ -123,6 +123,12 @@ fn line(view: &Value) -> String {
     )
 }
 
+/// Whether the provider took it.
+pub fn ended(view: &Value) -> Ended {
+    let was_taken = matches!(view["status"].as_str(), Some("sent" | "delivered" | "read"));
+    if was_taken { Ended::Well } else { Ended::Badly }
+}
+
 /// One notification with its history, for people.
 pub fn in_words(view: &Value) -> String {
     let mut text = format!("{}  {}\n", field(view, "status"), field(view, "id"));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::about::AboutArgs;
 use super::client::{Client, ServerArgs};
-use super::notifications::in_words;
+use super::notifications::{ended, in_words};
 use super::{Ended, Printer};
 use crate::config::Settings;
 use crate::domain::{Channel, Policy, Priority};
@@ -83,6 +83,5 @@ pub async fn run(
     let client = Client::find(args.server, settings)?;
     let view = client.post("/v1/notifications", &body, &headers).await?;
     printer.either(&view, || in_words(&view))?;
-    let was_taken = matches!(view["status"].as_str(), Some("sent" | "delivered" | "read"));
-    Ok(if was_taken { Ended::Well } else { Ended::Badly })
+    Ok(ended(&view))
 }

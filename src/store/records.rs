@@ -199,11 +199,14 @@ impl<S: Sql + HasKnownFields> Records for S {
                 let query = syntax.are_many.replace("PLACE", "$1");
                 !self.read(DOING, query, vec![text.as_str().into()]).await?.is_empty()
             };
-            let (from, condition) = if are_many { syntax.many } else { syntax.few };
-            values.push(text.into());
-            let place = format!("${}", values.len());
-            table = from.replace("PLACE", &place);
-            conditions.push(condition.replace("PLACE", &place));
+            if are_many {
+                conditions.push(search.condition(syntax, &mut values));
+            } else {
+                values.push(text.into());
+                let place = format!("${}", values.len());
+                table = syntax.few.0.replace("PLACE", &place);
+                conditions.push(syntax.few.1.replace("PLACE", &place));
+            }
         }
         values.push(i64::from(limit).into());
         let sql = format!(

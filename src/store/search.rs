@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::sql::SearchSyntax;
+use super::sql::{SearchSyntax, Value as Bound};
 use crate::domain::{Record, RecordKind};
 
 /// Longer words are cut: in the index and in the question alike, so that they still meet.
@@ -70,14 +70,29 @@ impl Search {
         (!parts.is_empty()).then_some(Search(parts))
     }
 
-    /// In the engine's language. Words are letters and digits only: nothing in them can be read as an operator.
+    /// In the language of the engine's index. Words are letters and digits only: nothing in them can be read as an
+    /// operator.
     pub(super) fn text(&self, syntax: &SearchSyntax) -> String {
-        let all = |words: &Vec<String>| {
-            let words: Vec<_> = words.iter().map(|word| format!("{}{word}{}", syntax.before, syntax.after)).collect();
-            format!("({})", words.join(syntax.and))
+        let (before, after) = syntax.asked;
+        self.compose(syntax.and, syntax.or, |word| format!("{before}{word}{after}"))
+    }
+
+    /// As an SQL condition on a record; what it binds is added to `values`.
+    pub(super) fn condition(&self, syntax: &SearchSyntax, values: &mut Vec<Bound>) -> String {
+        let (before, after, has) = syntax.has;
+        self.compose(" AND ", " OR ", |word| {
+            values.push(format!("{before}{word}{after}").into());
+            has.replace("PLACE", &format!("${}", values.len()))
+        })
+    }
+
+    fn compose(&self, and: &str, or: &str, mut one: impl FnMut(&str) -> String) -> String {
+        let mut all = |words: &Vec<String>| {
+            let words: Vec<_> = words.iter().map(|word| one(word)).collect();
+            format!("({})", words.join(and))
         };
-        let any = |part: &Part| format!("({})", part.iter().map(all).collect::<Vec<_>>().join(syntax.or));
-        self.0.iter().map(any).collect::<Vec<_>>().join(syntax.and)
+        let mut any = |part: &Part| format!("({})", part.iter().map(&mut all).collect::<Vec<_>>().join(or));
+        self.0.iter().map(&mut any).collect::<Vec<_>>().join(and)
     }
 }
 
@@ -167,8 +182,14 @@ mod tests {
     use super::*;
     use crate::domain::RecordId;
 
-    const SYNTAX: SearchSyntax =
-        SearchSyntax { before: "", after: "*", and: " & ", or: " | ", few: ("", ""), many: ("", ""), are_many: "" };
+    const SYNTAX: SearchSyntax = SearchSyntax {
+        asked: ("", "*"),
+        and: " & ",
+        or: " | ",
+        are_many: "",
+        few: ("", ""),
+        has: (" ", "", "has(PLACE)"),
+    };
 
     fn words(fields: Value) -> String {
         let Value::Object(fields) = fields else { panic!("fields are an object") };
@@ -200,6 +221,10 @@ mod tests {
         assert_eq!(asked("Пе иВ").expect("words"), "((1пе*)) & ((1ив*))");
         assert_eq!(asked("8 999").expect("words"), "((18* & 1999*) | (18999*) | (17999*))");
         assert_eq!(asked("a* OR \"b' & :(c)").expect("words"), "((1a*)) & ((1or*)) & ((1b*)) & ((1c*))");
+        let mut bound = vec![Bound::Null];
+        let search = Search::parse(RecordKind::Contact, "пе, 8-9").expect("words");
+        assert_eq!(search.condition(&SYNTAX, &mut bound), "((has($2))) AND ((has($3) AND has($4)) OR (has($5)))");
+        assert_eq!(bound[4], " 189".into());
         assert_eq!(asked(" *'\":&|!()\0"), None);
     }
 }

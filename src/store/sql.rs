@@ -216,20 +216,20 @@ pub enum ColumnType {
     Words,
 }
 
-/// How an engine writes a question for words, and how it is asked.
+/// How an engine is asked for records with words that begin in some way. `PLACE` is what is bound.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchSyntax {
-    /// Around a word that is a beginning.
-    pub before: &'static str,
-    pub after: &'static str,
+    /// Around a beginning, in the question for the index of words.
+    pub asked: (&'static str, &'static str),
     pub and: &'static str,
     pub or: &'static str,
-    /// Table and condition where few records match. `PLACE` is the bound question.
-    pub few: (&'static str, &'static str),
-    /// The same where many do, so that a walk in order of id soon has its page.
-    pub many: (&'static str, &'static str),
-    /// A row if many match.
+    /// A row if many records match the question.
     pub are_many: &'static str,
+    /// Where few match, they are looked up: table and condition.
+    pub few: (&'static str, &'static str),
+    /// Where many match, a walk in order of id soon has its page: what is bound around a beginning, and the condition
+    /// that a record has it.
+    pub has: (&'static str, &'static str, &'static str),
 }
 
 /// What both engines offer for everything off the hot path.

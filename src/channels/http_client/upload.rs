@@ -7,11 +7,10 @@ use futures::{Stream, StreamExt as _};
 use http_body_util::{BodyExt as _, Either, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{HeaderMap, Request, StatusCode};
-use hyper_util::client::legacy::connect::capture_connection;
 
 use super::{
-    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, from_body, from_pool, read_body,
-    was_assigned,
+    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, capture_connection, from_body, from_pool,
+    read_body, was_assigned,
 };
 
 /// An answer that is read as it comes.

@@ -37,7 +37,7 @@ Exit codes: 0 all rows were taken, 1 some were rejected, 2 the file could not be
 /// (телефон), `email` (почта), `telegramChatId` (телеграм), `locale` (язык), `timezone` (часовой пояс), `name` (имя);
 /// any other header is a field of that name. The same file again changes nothing.
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES, verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct ImportArgs {
     /// `contacts`, `leads`, `deals` or `companies`.
     #[arg(value_parser = kind)]

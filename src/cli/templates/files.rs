@@ -46,20 +46,18 @@ pub(super) struct ExportArgs {
     pub(super) force: bool,
 }
 
-/// What a file and the server say differently of one template.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and gone when it is printed")]
-enum Change {
-    New(TemplateBody),
-    Changed { old: TemplateBody, new: TemplateBody },
-    Gone(TemplateBody),
+/// What the server and the files say differently of one template; one of the two may have none.
+struct Change {
+    old: Option<TemplateBody>,
+    new: Option<TemplateBody>,
 }
 
 impl Change {
     fn word(&self) -> &'static str {
-        match self {
-            Change::New(_) => "new",
-            Change::Changed { .. } => "changed",
-            Change::Gone(_) => "deleted",
+        match (&self.old, &self.new) {
+            (None, _) => "new",
+            (Some(_), Some(_)) => "changed",
+            (Some(_), None) => "deleted",
         }
     }
 }
@@ -89,11 +87,11 @@ pub(super) async fn apply(args: ApplyArgs, client: &Client, printer: Printer) ->
         return Ok(Ended::Badly);
     }
     for (id, change) in &changes {
-        match change {
-            Change::New(body) | Change::Changed { new: body, .. } => {
+        match &change.new {
+            Some(body) => {
                 client.put(&path(id), &serde_json::to_value(body)?).await.with_context(|| format!("saving {id}"))?;
             }
-            Change::Gone(_) => {
+            None => {
                 client.delete(&path(id)).await.with_context(|| format!("deleting {id}"))?;
             }
         }
@@ -180,16 +178,12 @@ fn changes(
         );
     }
     let gone = kept.iter().filter(|(id, _)| prune && !files.contains_key(*id));
-    let mut changes: BTreeMap<_, _> = gone.map(|(id, body)| (id.clone(), Change::Gone(body.clone()))).collect();
+    let gone = gone.map(|(id, body)| (id.clone(), Change { old: Some(body.clone()), new: None }));
+    let mut changes: BTreeMap<_, _> = gone.collect();
     for (id, new) in files {
-        match kept.get(&id) {
-            Some(old) if *old == new => {}
-            Some(old) => {
-                changes.insert(id, Change::Changed { old: old.clone(), new });
-            }
-            None => {
-                changes.insert(id, Change::New(new));
-            }
+        let old = kept.get(&id).cloned();
+        if old.as_ref() != Some(&new) {
+            changes.insert(id, Change { old, new: Some(new) });
         }
     }
     Ok(changes)
@@ -199,7 +193,7 @@ fn changes(
 async fn check_all(client: &Client, changes: &BTreeMap<String, Change>) -> anyhow::Result<String> {
     let (mut wrong, mut warnings) = (Vec::new(), String::new());
     for (id, change) in changes {
-        let (Change::New(body) | Change::Changed { new: body, .. }) = change else { continue };
+        let Some(body) = &change.new else { continue };
         match client.put(&format!("{}?dryRun=true", path(id)), &serde_json::to_value(body)?).await {
             Ok(checked) => warnings.extend(super::warnings(&checked).lines().map(|line| format!("{id}: {line}\n"))),
             Err(error) => wrong.push(format!("{id}: {error:#}")),
@@ -217,11 +211,8 @@ fn as_toml(body: &TemplateBody) -> anyhow::Result<String> {
 
 /// The change as lines with `+` and `-`.
 fn difference(id: &str, change: &Change) -> anyhow::Result<String> {
-    let (old, new) = match change {
-        Change::New(new) => (String::new(), as_toml(new)?),
-        Change::Changed { old, new } => (as_toml(old)?, as_toml(new)?),
-        Change::Gone(old) => (as_toml(old)?, String::new()),
-    };
+    let toml = |body: &Option<TemplateBody>| body.as_ref().map_or_else(|| Ok(String::new()), as_toml);
+    let (old, new) = (toml(&change.old)?, toml(&change.new)?);
     let diff = TextDiff::from_lines(&old, &new);
     let mut text = format!("{} {}\n", change.word(), printable(id));
     for (at, group) in diff.grouped_ops(CONTEXT_LINES).iter().enumerate() {

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ServerArgs, encode, field, printable};
 use super::{Ended, Printer};
+use crate::cli::about::AboutArgs;
+use crate::cli::notifications;
 use crate::config::Settings;
+use crate::domain::Channel;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,8 +24,7 @@ Examples:
   vestnik templates export templates/         # a file each, to keep in git …
   vestnik templates apply templates/          # … and back: shows the difference first
 
-A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language,
-header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
+A file holds the parts of a template: text, smsText, whatsappText, telegramHtml, whatsappTemplate (name, language, header, body, buttons), email (subject, html, text); and under locales the same in other languages.";
 
 /// List, show, save and delete templates.
 #[derive(Debug, clap::Args)]
@@ -59,6 +61,24 @@ enum TemplatesCommand {
         id: String,
         /// JSON or TOML, by its extension; `-` reads JSON from standard input.
         file: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Send it now to one address of yours, and say what became of it. `vestnik preview` sends nothing.
+    Test {
+        /// Its name.
+        id: String,
+        /// `whatsapp`, `telegram`, `sms` or `email`.
+        #[arg(long)]
+        channel: Channel,
+        /// Your own phone number, email address or Telegram chat id.
+        #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
+        to: String,
+        /// A named account of the channel; else `main`, or the only one.
+        #[arg(long, value_name = "NAME")]
+        account: Option<String>,
+        #[command(flatten)]
+        about: AboutArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -108,6 +128,19 @@ pub async fn run(
                 let (id, version) = (field(&saved, "id"), field(&saved, "version"));
                 format!("saved {id}, version {version}; {}\n{}", variables(&saved), warnings(&saved))
             })?;
+        }
+        TemplatesCommand::Test { id, channel, to, account, about, server } => {
+            let (context, data) = about.read()?;
+            let mut body = json!({ "channel": channel, "recipient": to });
+            for (name, value) in [("account", account.map(Value::from)), ("context", context), ("data", data)] {
+                if let Some(value) = value {
+                    body[name] = value;
+                }
+            }
+            let client = Client::find(server, settings)?;
+            let view = client.post(&format!("{}/test", path(&id)), &body, &[]).await?;
+            printer.either(&view, || notifications::in_words(&view))?;
+            return Ok(notifications::ended(&view));
         }
         TemplatesCommand::Apply { args, server } => {
             return files::apply(args, &Client::find(server, settings)?, printer).await;

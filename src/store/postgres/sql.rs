@@ -74,18 +74,17 @@ impl Sql for Postgres {
         // The planner guesses how many match a beginning, and where it guesses too many it walks through all records
         // to find none. Materialized, the index of words is asked first whatever it guesses.
         &SearchSyntax {
-            before: "'",
-            after: "':*",
+            asked: ("'", "':*"),
             and: " & ",
             or: " | ",
+            are_many: "WITH found AS MATERIALIZED (SELECT 1 FROM records WHERE words @@ CAST(PLACE AS text)::tsquery)
+                       SELECT 1 FROM found OFFSET 2000 LIMIT 1",
             few: (
                 "(WITH found AS MATERIALIZED (SELECT * FROM records WHERE words @@ CAST(PLACE AS text)::tsquery)
                   SELECT * FROM found) AS records",
                 "true",
             ),
-            many: ("records", "words @@ CAST(PLACE AS text)::tsquery"),
-            are_many: "WITH found AS MATERIALIZED (SELECT 1 FROM records WHERE words @@ CAST(PLACE AS text)::tsquery)
-                       SELECT 1 FROM found OFFSET 2000 LIMIT 1",
+            has: ("'", "':*", "words @@ CAST(PLACE AS text)::tsquery"),
         }
     }
 

@@ -61,14 +61,13 @@ impl Sql for Sqlite {
 
     fn search_syntax(&self) -> &'static SearchSyntax {
         &SearchSyntax {
-            before: "\"",
-            after: "\"*",
+            asked: ("\"", "\"*"),
             and: " AND ",
             or: " OR ",
-            few: ("records NOT INDEXED", "row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
-            many: ("records", "+row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
-            // Where one in 500 of a million matches, a page of 100 is found within 50,000 records.
+            // Where one in 500 of a million matches, a page of 50 is found within 25,000 records.
             are_many: "SELECT 1 FROM record_words WHERE record_words MATCH PLACE LIMIT 1 OFFSET 2000",
+            few: ("records NOT INDEXED", "row IN (SELECT rowid FROM record_words WHERE record_words MATCH PLACE)"),
+            has: (" ", "", "instr(words, PLACE) > 0"),
         }
     }
 

@@ -104,7 +104,7 @@ fn a_value_is_never_code() {
 
 #[test]
 fn nothing_switches_escaping_off() {
-    let data = json!({ "name": "<b>&\"'" });
+    let data = json!({ "name": "<b>&\"'", "names": ["<b>", "\"'"] });
     let escaped = "&lt;b&gt;&amp;&quot;&#39;";
     for source in [
         "{{ name }}",
@@ -114,6 +114,15 @@ fn nothing_switches_escaping_off() {
         "{% set x %}{{ name }}{% endset %}{{ x }}",
         "{{ name | replace('zz', '<i>') }}",
         "{{ ([''] | first) + name }}",
+        "{% set x %}{{ name }}{% endset %}{{ x | replace('&lt;', '<') }}",
+        "{% set x %}{{ name }}{% endset %}{{ x | replace('&', name) }}",
+        "{% set x %}{{ name }}{% endset %}{{ x + name }}{{ name + x }}",
+        "{% set x %}{{ name }}{% endset %}{{ '%s' | format(name) }}{{ x | format(name) }}",
+        "{% set x %}%s{% endset %}{{ x | format(name) }}",
+        "{% set x %},{% endset %}{{ [1, 2] | join(x) }}{{ names | join(x) }}",
+        "{% set x %}{{ name }}{% endset %}{{ x | split(';') | join('<') }}",
+        "{% set x %}{{ name }}{% endset %}{% for y in x | lines %}{{ y + name }}{% endfor %}",
+        "{% set x %}{{ name }}{% endset %}{{ x | trim('&lt;') }}{{ x | title }}{{ x | upper }}{{ x * 2 }}{{ x | reverse }}",
     ] {
         let html = telegram(source, &data).expect(source);
         assert!(!html.contains('<') && !html.contains("\"'"), "{source}: {html}");

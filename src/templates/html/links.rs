@@ -41,7 +41,7 @@ pub(super) fn needs_mark(attribute: &Attribute, text: &str) -> bool {
 fn begins_well(address: &str) -> bool {
     let starts =
         |beginning: &&str| address.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning));
-    BEGINNINGS.iter().any(|beginning| starts(beginning))
+    BEGINNINGS.iter().any(starts)
 }
 
 pub(super) fn mark(n: usize) -> String {
