@@ -44,7 +44,7 @@ fn names_and_urls_are_filled_in_and_files_come_along() {
         ]
     );
     insta::assert_snapshot!(made(&body, Channel::Email, &data).expect_err("no URL"), @"the URL of an attachment has to begin with http:// or https://, all in ASCII (/email/attachments/0/url, line 1, column 1)");
-    insta::assert_snapshot!(made(&body, Channel::Email, &json!({})).expect_err("missing"), @"`deal.number` is missing (/email/attachments/0/name, line 1, column 9)");
+    insta::assert_snapshot!(made(&body, Channel::Email, &json!({})).expect_err("missing"), @"`deal` is missing (/email/attachments/0/name, line 1, column 9)");
 }
 
 #[test]
@@ -57,7 +57,17 @@ fn every_mistake_is_named_when_the_template_is_saved() {
         given("text/csv", "no base64!"),
         linked(" ", "https://x/{{ "),
     ]);
-    insta::assert_snapshot!(engine().check(&body).expect_err("wrong"), @"");
+    let problems = engine().check(&body).expect_err("wrong");
+    let said: Vec<_> = problems.0.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(said.join("\n"), @r"
+    /email/attachments/0, line 1, column 1: give either url, or contentType and contentBase64
+    /email/attachments/1, line 1, column 1: give either url, or contentType and contentBase64
+    /email/attachments/2, line 1, column 1: contentType is like application/pdf
+    /email/attachments/3, line 1, column 1: contentType is like application/pdf
+    /email/attachments/4, line 1, column 1: contentBase64 is not base64
+    /email/attachments/5/name, line 1, column 1: is empty
+    /email/attachments/5/url, line 1, column 11: unexpected end of input, expected expression
+    ");
     let many = with(vec![linked("a", "https://x"); 21]);
     insta::assert_snapshot!(engine().check(&many).expect_err("too many"), @"/email/attachments, line 1, column 1: at most 20 attachments");
 }
