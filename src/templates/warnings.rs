@@ -234,7 +234,7 @@ mod tests {
         /text, line 2, column 4: no contact has a field `nme` (`contact.nme`): is `contact.name` meant?
         /text, line 2, column 22: no contact has a field `fullName` (`manager.fullName`)
         /text, line 3, column 4: no contact has a field `Город` (`contact["Город"]`): is `contact["Горд"]` meant?
-        /text, line 3, column 46: no contact has a field `x` (`contact.x`)
+        /text, line 3, column 45: no contact has a field `x` (`contact.x`)
         "#);
     }
 }
