@@ -198,7 +198,7 @@ pub(super) async fn warnings(api: &Api, checked: Checked) -> Vec<TemplateWarning
         fields.insert(kind.as_str(), known.into_iter().collect());
     }
     let known = |kind: &str| fields.get(kind).cloned().unwrap_or_default();
-    let unknown = unknown_fields(&checked.variables, &known);
+    let unknown = unknown_fields(&checked.fields, &known);
     checked.warnings.into_iter().chain(unknown).map(warning).collect()
 }
 
