@@ -204,11 +204,12 @@ async fn move_on(sql: &impl Sql, erasure: &Open, step: Step) -> Result<ErasureSt
     Ok(ErasureStep::Went)
 }
 
-/// What is remembered of the person's addresses.
-async fn addresses(sql: &impl Sql, id: ErasureId) -> Result<Addresses, StoreError> {
+/// What is remembered of the person's addresses, and their id if it is one.
+async fn addresses(sql: &impl Sql, erasure: &Open) -> Result<Addresses, StoreError> {
     let query = "SELECT what, value FROM erasing WHERE erasure = $1 AND what IN (1, 2, 3)";
     let mut found = Addresses::default();
-    for row in sql.read(DOING, query.into(), vec![id.0.into()]).await? {
+    found.add_id(erasure.record.as_str());
+    for row in sql.read(DOING, query.into(), vec![erasure.id.0.into()]).await? {
         let address = row.text(1)?;
         match row.small(0)? {
             PHONE => found.add_phone(&address),
@@ -221,7 +222,7 @@ async fn addresses(sql: &impl Sql, id: ErasureId) -> Result<Addresses, StoreErro
 
 /// Whether the record's id tells an address, and may not stay either.
 async fn is_id_personal(sql: &impl Sql, erasure: &Open) -> Result<bool, StoreError> {
-    Ok(erasure.kind != RecordKind::Lead && addresses(sql, erasure.id).await?.are_id(erasure.record.as_str()))
+    Ok(erasure.kind != RecordKind::Lead && addresses(sql, erasure).await?.are_id(erasure.record.as_str()))
 }
 
 async fn finish(sql: &impl Sql, erasure: &Open, at: Timestamp) -> Result<ErasureStep, StoreError> {

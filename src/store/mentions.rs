@@ -4,6 +4,8 @@ use serde_json::{Map, Value as Json};
 
 /// Shorter chat ids are in too many numbers that are none.
 const SHORTEST_CHAT: usize = 6;
+/// Digits of an id that may be a phone number.
+const SHORTEST_PHONE: usize = 8;
 
 /// The addresses of one person.
 #[derive(Default)]
@@ -30,6 +32,15 @@ impl Addresses {
     pub(super) fn add_chat(&mut self, chat: &str) {
         let chat = chat.trim_start_matches('-').to_lowercase();
         self.chats.extend((chat.len() >= SHORTEST_CHAT).then_some(chat));
+    }
+
+    /// The id of a record, if it looks like an address.
+    pub(super) fn add_id(&mut self, id: &str) {
+        if id.contains('@') {
+            self.add_email(id);
+        } else if id.starts_with('+') && digits_of(id).len() >= SHORTEST_PHONE {
+            self.add_phone(id);
+        }
     }
 
     pub(super) fn are_in(&self, text: &str) -> bool {

@@ -117,7 +117,7 @@ pub(super) async fn clear_deals(sql: &impl Sql, erasure: &Open, at: Timestamp) -
     let deals = texts(sql, query, values).await?;
     let Some(last) = deals.last() else { return move_on(sql, erasure, Step::Notifications).await };
     let ids = deals.iter().map(|id| records::kept_id(RecordKind::Deal, id)).collect::<Result<Vec<_>, _>>()?;
-    let known = addresses(sql, erasure.id).await?;
+    let known = addresses(sql, erasure).await?;
     clear_fields(sql, RecordKind::Deal, ids, at, |fields| {
         let had = fields.len();
         fields.retain(|name, _| !ADDRESSES.contains(&name.as_str()));
