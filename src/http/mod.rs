@@ -76,7 +76,7 @@ pub type Api = Arc<ApiParts>;
 #[openapi(
     info(
         title = "Vestnik",
-        description = "Notifications for CRM teams: WhatsApp and Telegram, sent now, remembered for good.\n\n\
+        description = "Notifications for CRM teams: WhatsApp, Telegram, SMS and email, sent now, remembered for good.\n\n\
             Errors are `application/problem+json`. Lists are paged: give `nextCursor` back as `cursor`. \
             `Idempotency-Key` on a POST makes it safe to repeat."
     ),

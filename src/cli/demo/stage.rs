@@ -56,7 +56,7 @@ impl Stage {
         let (api, record) = (client(&server), client(&simulator));
         let stage = Stage { printer, api, record, server: Some(server), simulator, scratch };
         stage.heading(
-            "Two processes start: a server with its ledger, and a simulator in place of WhatsApp and Telegram",
+            "Two processes start: a server with its ledger, and a simulator in place of the providers",
         )?;
         stage.say(&format!("server     {}", stage.api.base()))?;
         stage.say(&format!("simulator  {}", stage.simulator.url))?;

@@ -95,6 +95,8 @@ async fn a_wrong_field_is_named_by_its_place(world: World) {
     let many = json!({ "channel": "telegram", "text": "x", "recipients": [{ "recipient": 1 }, { "recipient": true }] });
     assert_eq!(mistakes(&server, "/v1/notifications/auto", &many).await, place("/recipients/1/recipient", ""));
     let missing = json!({ "channel": "telegram", "text": "x" });
+    assert_eq!(mistakes(&server, "/v1/notifications", &missing).await, place("/recipient", "address"));
+    let missing = json!({ "text": "x", "recipient": "1" });
     assert_eq!(mistakes(&server, "/v1/notifications", &missing).await, place("", ""));
     assert_nothing_happened(&world, &server).await;
 }
