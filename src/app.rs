@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
-use crate::channels::{Email, HttpClient, Provider, Telegram, WhatsApp};
+use crate::channels::{Email, Gateway, HttpClient, Provider, Telegram, Twilio, WhatsApp};
 use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Parts};
@@ -205,6 +205,17 @@ pub fn providers(settings: &Settings) -> anyhow::Result<Vec<(Arc<dyn Provider>, 
     }
     for (name, account) in &settings.telegram {
         providers.push((Arc::new(Telegram::new(name, account, client.clone())?), account.limits.clone()));
+    }
+    for (name, account) in &settings.sms {
+        let provider: Arc<dyn Provider> = match (&account.twilio, &account.http) {
+            (Some(twilio), _) => {
+                let public_url = settings.http.public_url.as_deref();
+                Arc::new(Twilio::new(name, account, twilio, public_url, client.clone())?)
+            }
+            (None, Some(gateway)) => Arc::new(Gateway::new(name, account, gateway, client.clone())?),
+            (None, None) => continue,
+        };
+        providers.push((provider, account.limits.clone()));
     }
     for (name, account) in &settings.email {
         providers.push((Arc::new(Email::new(name, account, Arc::new(SystemClock))?), account.limits.clone()));

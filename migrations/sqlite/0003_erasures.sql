@@ -1,8 +1,10 @@
--- Requests to forget a record's personal data. cursor goes down the notifications: those from it on are done.
+-- Requests to forget a record's personal data. step: 1 leads, 2 deals are remembered, 3 deals are cleared,
+-- 4 notifications, 5 those that were being sent. cursor goes down the notifications: those from it on are done.
 CREATE TABLE erasures (
     id            BLOB PRIMARY KEY,
     kind          INTEGER NOT NULL,
     record_id     TEXT NOT NULL,
+    step          INTEGER NOT NULL,
     cursor        BLOB NOT NULL,
     notifications INTEGER NOT NULL,
     requested_at  INTEGER NOT NULL,

@@ -5,14 +5,18 @@
 //! retries, pauses and records are `delivery`'s.
 
 pub mod accounts;
+pub mod codes;
 pub mod email;
 mod endpoint;
+pub mod gateway;
 pub mod http_client;
 pub mod outcomes;
 mod public_address;
 pub mod telegram;
 pub mod telegram_codes;
 mod tls;
+pub mod twilio;
+pub mod twilio_codes;
 pub mod whatsapp;
 pub mod whatsapp_codes;
 
@@ -23,8 +27,10 @@ use async_trait::async_trait;
 pub use accounts::{Accounts, UnknownAccount};
 pub use email::Email;
 pub use endpoint::ConfigProblem;
+pub use gateway::Gateway;
 pub use http_client::HttpClient;
 pub use telegram::Telegram;
+pub use twilio::Twilio;
 pub use whatsapp::WhatsApp;
 
 use crate::domain::{AccountRef, Outcome, OutgoingMessage};

@@ -4,12 +4,13 @@
 //! never the message's text (Telegram, which has no codes, excepted). What nobody can read, or a proxy may have said,
 //! is ambiguous: the send may have happened.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 
-use super::http_client::HttpError;
+use super::http_client::{HttpAnswer, HttpError};
 use crate::domain::{DownReason, Outcome, PermanentReason, ProviderError, ThrottleScope};
 
 /// No provider's demand to wait is followed further than this; what lasts longer is asked again.
@@ -45,6 +46,51 @@ impl Verdict {
             Verdict::ChannelDown(reason) => Outcome::ChannelDown { reason, error },
             Verdict::Ambiguous => Outcome::Ambiguous { error },
         }
+    }
+}
+
+/// The words of settings and tests: `permanent recipient`, `throttled sender 60`, `channel_down auth`, `transient`,
+/// `ambiguous`.
+impl FromStr for Verdict {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words[..] {
+            ["permanent", reason] => reason.parse().map(Verdict::Permanent),
+            ["transient"] => Ok(Verdict::Transient),
+            ["throttled", scope, seconds] => {
+                let seconds =
+                    seconds.parse().map_err(|_| "expected seconds, as in `throttled account 60`".to_owned())?;
+                Ok(Verdict::Throttled(scope.parse()?, Duration::from_secs(seconds)))
+            }
+            ["channel_down", reason] => reason.parse().map(Verdict::ChannelDown),
+            ["ambiguous"] => Ok(Verdict::Ambiguous),
+            _ => Err("expected permanent REASON, transient, throttled SCOPE SECONDS, channel_down REASON or ambiguous"
+                .to_owned()),
+        }
+    }
+}
+
+/// What was read of an answer that is no yes.
+#[derive(Default)]
+pub(super) struct Refusal {
+    /// The provider's own code.
+    pub(super) code: Option<String>,
+    /// What its table says of that code.
+    pub(super) verdict: Option<Verdict>,
+    /// Whether the body is the provider's own, with a code or without.
+    pub(super) from_provider: bool,
+    /// The wait that it asks for in its own way; else `Retry-After` says.
+    pub(super) stated: Option<Duration>,
+}
+
+impl Refusal {
+    pub(super) fn into_outcome(self, answer: &HttpAnswer) -> Outcome {
+        let verdict = self.verdict.unwrap_or_else(|| by_status(answer.status, self.from_provider));
+        let code = self.code.unwrap_or_else(|| answer.status.as_str().to_owned());
+        let stated = self.stated.or_else(|| retry_after(&answer.headers));
+        verdict.into_outcome(stated, ProviderError::new(code, detail(&answer.body)))
     }
 }
 
@@ -123,6 +169,22 @@ mod tests {
                     assert_eq!(verdict, Verdict::Ambiguous, "{status}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn verdicts_are_read_from_words() {
+        for (text, expected) in [
+            ("permanent opted_out", Verdict::Permanent(PermanentReason::OptedOut)),
+            (" transient ", Verdict::Transient),
+            ("throttled sender 60", Verdict::Throttled(ThrottleScope::Sender, Duration::from_secs(60))),
+            ("channel_down billing", Verdict::ChannelDown(DownReason::Billing)),
+            ("ambiguous", Verdict::Ambiguous),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+        for bad in ["", "accepted", "permanent", "permanent forever", "throttled account", "throttled account soon"] {
+            assert!(bad.parse::<Verdict>().is_err(), "{bad}");
         }
     }
 

@@ -8,19 +8,16 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::Provider;
-use super::endpoint::{ConfigProblem, Endpoint, base_url, printable, time_limit, token, uri};
+use super::endpoint::{ConfigProblem, Endpoint, Request, base_url, never, printable, token, uri};
 use super::http_client::{HttpAnswer, HttpClient};
-use super::outcomes::{by_status, detail, retry_after, without_answer};
+use super::outcomes::Refusal;
 use super::telegram_codes;
 use crate::config::telegram::TelegramSettings;
-use crate::domain::{
-    AccountRef, Channel, ChatId, Content, Outcome, OutgoingMessage, PermanentReason, ProviderError, Recipient,
-};
+use crate::domain::{AccountRef, Channel, ChatId, Content, Outcome, OutgoingMessage, PermanentReason, Recipient};
 
 /// One bot.
 pub struct Telegram {
@@ -33,14 +30,13 @@ pub struct Telegram {
 impl Telegram {
     pub fn new(account_name: &str, settings: &TelegramSettings, client: HttpClient) -> Result<Self, ConfigProblem> {
         let account = AccountRef { channel: Channel::Telegram, name: account_name.into() };
-        let base = base_url(&account, &settings.base_url)?;
+        let base = base_url(&account, "base_url", &settings.base_url)?;
         // `123456:ABC…`: what stands here becomes part of the path.
-        let token = token(&account, &settings.token, |c| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-'))?;
+        let token = token(&account, "token", &settings.token, |c| c.is_ascii_alphanumeric() || ":_-".contains(c))?;
         let send_message = uri(&account, "token", &format!("{base}/bot{token}/sendMessage"))?;
         let get_me = uri(&account, "token", &format!("{base}/bot{token}/getMe"))?;
-        let connect = time_limit(&account, "connect_timeout_ms", settings.connect_timeout_ms)?;
-        let total = time_limit(&account, "timeout_ms", settings.timeout_ms)?;
-        let endpoint = Endpoint::new(client, &send_message, connect, total);
+        let (connect_ms, total_ms) = (settings.connect_timeout_ms, settings.timeout_ms);
+        let endpoint = Endpoint::new(&account, client, &send_message, connect_ms, total_ms)?;
         Ok(Telegram { account, endpoint, send_message, get_me })
     }
 }
@@ -52,26 +48,20 @@ impl Provider for Telegram {
     }
 
     async fn send(&self, message: &OutgoingMessage, limit: Duration) -> Outcome {
-        let body = match body(message) {
-            Ok(body) => body,
-            Err(outcome) => return outcome,
-        };
-        match self.endpoint.post_json(&self.send_message, body, limit).await {
-            Ok(answer) => outcome(&answer),
-            Err(error) => without_answer(&error),
-        }
+        let request = body(message).and_then(|body| Request::json(&self.send_message, &body));
+        self.endpoint.deliver(request, limit, outcome).await
     }
 
     async fn check(&self, limit: Duration) -> Result<String, String> {
-        let answer = self.endpoint.get(&self.get_me, limit).await.map_err(|error| error.chain())?;
-        match serde_json::from_slice(&answer.body) {
-            Ok(Answer::<Bot> { ok: true, result: Some(bot), .. }) => {
+        let answer = self.endpoint.ask(Request::get(&self.get_me), limit).await?;
+        match answer.json() {
+            Some(Answer::<Bot> { ok: true, result: Some(bot), .. }) => {
                 Ok(format!("@{}, id {}", printable(bot.username.as_deref().unwrap_or("?")), bot.id))
             }
-            Ok(Answer { description: Some(description), .. }) => {
+            Some(Answer { description: Some(description), .. }) => {
                 Err(format!("Telegram answered {}: {}", answer.status.as_u16(), printable(&description)))
             }
-            Ok(_) | Err(_) => {
+            Some(_) | None => {
                 Err(format!("not Telegram's answer: status {}, is base_url right?", answer.status.as_u16()))
             }
         }
@@ -85,10 +75,7 @@ impl fmt::Debug for Telegram {
 }
 
 /// The request's body, or why this message can never go by Telegram.
-fn body(message: &OutgoingMessage) -> Result<Bytes, Outcome> {
-    let never = |reason, text: &str| {
-        Err(Outcome::Permanent { reason, error: ProviderError::new("wrong_channel", text.to_owned()) })
-    };
+fn body(message: &OutgoingMessage) -> Result<SendBody<'_>, Outcome> {
     let Recipient::Chat(chat) = &message.recipient else {
         return never(PermanentReason::Recipient, "Telegram needs a chat id");
     };
@@ -102,15 +89,11 @@ fn body(message: &OutgoingMessage) -> Result<Bytes, Outcome> {
         ChatId::Numeric(id) => ChatIdBody::Numeric(*id),
         ChatId::Name(name) => ChatIdBody::Name(name),
     };
-    let body = SendBody { chat_id, text, parse_mode, link_preview_options: LinkPreview { is_disabled: true } };
-    match serde_json::to_vec(&body) {
-        Ok(body) => Ok(body.into()),
-        Err(error) => never(PermanentReason::Content, &format!("the message cannot be written as JSON: {error}")),
-    }
+    Ok(SendBody { chat_id, text, parse_mode, link_preview_options: LinkPreview { is_disabled: true } })
 }
 
 fn outcome(answer: &HttpAnswer) -> Outcome {
-    let body = serde_json::from_slice::<Answer<Sent>>(&answer.body).ok();
+    let body = answer.json::<Answer<Sent>>();
     if answer.status.is_success()
         && let Some(Answer { ok: true, result: Some(sent), .. }) = &body
     {
@@ -123,10 +106,13 @@ fn outcome(answer: &HttpAnswer) -> Outcome {
     let code = refusal.as_ref().and_then(|body| body.error_code).unwrap_or(answer.status.as_u16());
     let row =
         refusal.as_ref().and_then(|body| telegram_codes::row(code, body.description.as_deref().unwrap_or_default()));
-    let verdict = row.map_or_else(|| by_status(answer.status, refusal.is_some()), |row| row.verdict);
-    let in_body = refusal.and_then(|body| body.parameters?.retry_after).map(Duration::from_secs);
-    let error = ProviderError::new(code.to_string(), detail(&answer.body));
-    verdict.into_outcome(in_body.or_else(|| retry_after(&answer.headers)), error)
+    Refusal {
+        code: Some(code.to_string()),
+        verdict: row.map(|row| row.verdict),
+        from_provider: refusal.is_some(),
+        stated: refusal.and_then(|body| body.parameters?.retry_after).map(Duration::from_secs),
+    }
+    .into_outcome(answer)
 }
 
 #[derive(Serialize)]
@@ -187,6 +173,7 @@ struct Bot {
 mod tests {
     use super::*;
     use crate::domain::{DownReason, NotificationId, ThrottleScope};
+    use bytes::Bytes;
     use hyper::{HeaderMap, StatusCode};
     use serde_json::{Value, json};
 
@@ -195,7 +182,7 @@ mod tests {
     fn body_of(chat: &str, content: Content) -> Value {
         let recipient = Recipient::Chat(ChatId::parse(chat).expect("a chat"));
         let message = OutgoingMessage { id: NotificationId(uuid::Uuid::nil()), recipient, content };
-        serde_json::from_slice(&body(&message).expect("a body")).expect("JSON")
+        serde_json::to_value(body(&message).expect("a body")).expect("JSON")
     }
 
     fn answered(status: u16, body: &str) -> Outcome {

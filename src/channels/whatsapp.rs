@@ -8,22 +8,20 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use hyper::Uri;
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 
 use super::Provider;
-use super::endpoint::{ConfigProblem, Endpoint, base_url, printable, time_limit, token, uri};
+use super::codes::CodeRow;
+use super::endpoint::{ConfigProblem, Endpoint, Request, base_url, never, phone, printable, secret_header, token, uri};
 use super::http_client::{HttpAnswer, HttpClient};
-use super::outcomes::{Verdict, by_status, detail, retry_after, without_answer, word};
-use super::whatsapp_codes::{self, CodeRow};
+use super::outcomes::{Refusal, Verdict, word};
+use super::whatsapp_codes;
 use crate::config::whatsapp::WhatsAppSettings;
 use crate::domain::message::RenderedWhatsAppTemplate;
 use crate::domain::template::WhatsAppButtonKind;
-use crate::domain::{
-    AccountRef, Channel, Content, NotificationId, Outcome, OutgoingMessage, PermanentReason, ProviderError, Recipient,
-};
+use crate::domain::{AccountRef, Channel, Content, NotificationId, Outcome, OutgoingMessage, PermanentReason};
 
 /// One number.
 pub struct WhatsApp {
@@ -37,7 +35,7 @@ impl WhatsApp {
     pub fn new(account_name: &str, settings: &WhatsAppSettings, client: HttpClient) -> Result<Self, ConfigProblem> {
         let account = AccountRef { channel: Channel::WhatsApp, name: account_name.into() };
         let problem = |setting: &str, problem: &str| Err(ConfigProblem::new(&account, setting, problem));
-        let base = base_url(&account, &settings.base_url)?;
+        let base = base_url(&account, "base_url", &settings.base_url)?;
         let version = &settings.api_version;
         if !version.starts_with('v') || !version[1..].chars().all(|c| c.is_ascii_digit() || c == '.') {
             return problem("api_version", "is not a version like v23.0");
@@ -46,20 +44,15 @@ impl WhatsApp {
         if number_id.is_empty() || !number_id.chars().all(|c| c.is_ascii_digit()) {
             return problem("phone_number_id", "has to be digits only: the number's id, not the number itself");
         }
-        let token = token(&account, &settings.token, |c| c.is_ascii_graphic())?;
-        let Ok(mut authorization) = HeaderValue::from_str(&format!("Bearer {token}")) else {
-            return problem("token", "does not fit into a header");
-        };
-        // Keeps it out of every `Debug` of the headers.
-        authorization.set_sensitive(true);
+        let token = token(&account, "token", &settings.token, |c| c.is_ascii_graphic())?;
+        let authorization = secret_header(&account, "token", &format!("Bearer {token}"))?;
 
         let number = format!("{base}/{version}/{number_id}");
         let messages = uri(&account, "base_url", &format!("{number}/messages"))?;
         let fields = "fields=id,display_phone_number,quality_rating,verified_name";
         let number = uri(&account, "base_url", &format!("{number}?{fields}"))?;
-        let connect = time_limit(&account, "connect_timeout_ms", settings.connect_timeout_ms)?;
-        let total = time_limit(&account, "timeout_ms", settings.timeout_ms)?;
-        let endpoint = Endpoint::new(client, &messages, connect, total).with_header(AUTHORIZATION, authorization);
+        let endpoint = Endpoint::new(&account, client, &messages, settings.connect_timeout_ms, settings.timeout_ms)?
+            .with_header(AUTHORIZATION, authorization);
         Ok(WhatsApp { account, endpoint, messages, number })
     }
 }
@@ -71,31 +64,25 @@ impl Provider for WhatsApp {
     }
 
     async fn send(&self, message: &OutgoingMessage, limit: Duration) -> Outcome {
-        let body = match body(message) {
-            Ok(body) => body,
-            Err(outcome) => return outcome,
-        };
-        match self.endpoint.post_json(&self.messages, body, limit).await {
-            Ok(answer) => outcome(&answer),
-            Err(error) => without_answer(&error),
-        }
+        let request = body(message).and_then(|body| Request::json(&self.messages, &body));
+        self.endpoint.deliver(request, limit, outcome).await
     }
 
     async fn check(&self, limit: Duration) -> Result<String, String> {
-        let answer = self.endpoint.get(&self.number, limit).await.map_err(|error| error.chain())?;
-        if let (true, Ok(number)) = (answer.status.is_success(), serde_json::from_slice::<NumberBody>(&answer.body)) {
+        let answer = self.endpoint.ask(Request::get(&self.number), limit).await?;
+        if let (true, Some(number)) = (answer.status.is_success(), answer.json::<NumberBody>()) {
             let said = |text: Option<String>| text.map_or_else(|| "?".into(), |text| printable(&text));
             let (phone, name) = (said(number.display_phone_number), said(number.verified_name));
             return Ok(format!("{phone}, {name}, quality {}", said(number.quality_rating)));
         }
-        Err(match serde_json::from_slice::<ErrorBody>(&answer.body) {
-            Ok(ErrorBody { error }) => {
+        Err(match answer.json::<ErrorBody>() {
+            Some(ErrorBody { error }) => {
                 let said = printable(error.message.as_deref().unwrap_or_default());
                 let code = error.code.map_or_else(|| "no code".into(), |code| code.to_string());
                 let meaning = error.row().map_or("an unknown code", |row| row.meaning);
                 format!("WhatsApp answered {} with code {code} ({meaning}): {said}", answer.status.as_u16())
             }
-            Err(_) => format!("not WhatsApp's answer: status {}, is base_url right?", answer.status.as_u16()),
+            None => format!("not WhatsApp's answer: status {}, is base_url right?", answer.status.as_u16()),
         })
     }
 }
@@ -107,30 +94,21 @@ impl fmt::Debug for WhatsApp {
 }
 
 /// The request's body, or why this message can never go by WhatsApp.
-fn body(message: &OutgoingMessage) -> Result<Bytes, Outcome> {
-    let never = |reason, text: &str| {
-        Err(Outcome::Permanent { reason, error: ProviderError::new("wrong_channel", text.to_owned()) })
-    };
-    let Recipient::Phone(phone) = &message.recipient else {
-        return never(PermanentReason::Recipient, "WhatsApp needs a phone number");
-    };
+fn body(message: &OutgoingMessage) -> Result<SendBody<'_>, Outcome> {
+    let phone = phone(message, "WhatsApp")?;
     let kind = match &message.content {
         Content::Text(text) => MessageKind::Text { text: TextBody { body: text, preview_url: false } },
         Content::WhatsAppTemplate(template) => MessageKind::Template { template: template_body(template) },
         Content::TelegramHtml(_) => return never(PermanentReason::Content, "WhatsApp takes no Telegram HTML"),
         Content::Email(_) => return never(PermanentReason::Content, "WhatsApp takes no email"),
     };
-    let body = SendBody {
+    Ok(SendBody {
         messaging_product: "whatsapp",
         recipient_type: "individual",
         to: phone.digits(),
         kind,
         biz_opaque_callback_data: message.id,
-    };
-    match serde_json::to_vec(&body) {
-        Ok(body) => Ok(body.into()),
-        Err(error) => never(PermanentReason::Content, &format!("the message cannot be written as JSON: {error}")),
-    }
+    })
 }
 
 fn template_body(template: &RenderedWhatsAppTemplate) -> TemplateBody<'_> {
@@ -161,28 +139,31 @@ fn texts(values: &[String]) -> Vec<Parameter<'_>> {
 
 fn outcome(answer: &HttpAnswer) -> Outcome {
     if answer.status.is_success()
-        && let Some(accepted) = accepted(&answer.body)
+        && let Some(accepted) = accepted(answer)
     {
         return accepted;
     }
-    let error = serde_json::from_slice::<ErrorBody>(&answer.body).ok().map(|body| body.error);
-    let code = error.as_ref().and_then(|error| error.code);
+    let error = answer.json::<ErrorBody>().map(|body| body.error);
     let verdict = match (error.as_ref().and_then(MetaError::row), &error) {
-        (Some(row), _) => row.verdict,
+        (Some(row), _) => Some(row.verdict),
         // Meta itself says that the same request may succeed later.
-        (None, Some(error)) if error.is_transient && !answer.status.is_success() => Verdict::Transient,
-        (None, error) => by_status(answer.status, error.is_some()),
+        (None, Some(error)) if error.is_transient && !answer.status.is_success() => Some(Verdict::Transient),
+        (None, _) => None,
     };
-    let code = code.map_or_else(|| answer.status.as_str().to_owned(), |code| code.to_string());
-    let stated = retry_after(&answer.headers).or_else(|| regain_access_after(answer));
-    verdict.into_outcome(stated, ProviderError::new(code, detail(&answer.body)))
+    Refusal {
+        code: error.as_ref().and_then(|error| error.code).map(|code| code.to_string()),
+        verdict,
+        from_provider: error.is_some(),
+        stated: regain_access_after(answer),
+    }
+    .into_outcome(answer)
 }
 
 /// A yes with an id that can be kept; anything less is no readable answer.
-fn accepted(body: &[u8]) -> Option<Outcome> {
+fn accepted(answer: &HttpAnswer) -> Option<Outcome> {
     /// Ids seen are below 100; a longer one would not be Meta's.
     const LONGEST_ID_BYTES: usize = 512;
-    let body: AcceptedBody = serde_json::from_slice(body).ok()?;
+    let body = answer.json::<AcceptedBody>()?;
     let message = body.messages.into_iter().next()?;
     let provider_message_id = word(&message.id, LONGEST_ID_BYTES)?.to_owned();
     // `held_for_quality_assessment` and `paused` are taken but held; a receipt says how it ends.
@@ -301,7 +282,9 @@ struct NumberBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{DownReason, PhoneNumber, ThrottleScope};
+    use crate::domain::{DownReason, PhoneNumber, Recipient, ThrottleScope};
+    use bytes::Bytes;
+    use hyper::header::HeaderValue;
     use hyper::{HeaderMap, StatusCode};
     use serde_json::{Value, json};
 
@@ -311,8 +294,7 @@ mod tests {
     }
 
     fn body_of(content: Content) -> Value {
-        let body = body(&message(content)).expect("a body");
-        serde_json::from_slice(&body).expect("JSON")
+        serde_json::to_value(body(&message(content)).expect("a body")).expect("JSON")
     }
 
     fn answered(status: u16, body: &str) -> Outcome {
@@ -374,8 +356,8 @@ mod tests {
 
     #[test]
     fn what_is_not_for_whatsapp_is_refused_without_a_panic() {
-        let refused = body(&message(Content::TelegramHtml("<b>x</b>".into())));
-        assert!(matches!(refused, Err(Outcome::Permanent { reason: PermanentReason::Content, .. })));
+        let html = message(Content::TelegramHtml("<b>x</b>".into()));
+        assert!(matches!(body(&html), Err(Outcome::Permanent { reason: PermanentReason::Content, .. })));
     }
 
     #[test]

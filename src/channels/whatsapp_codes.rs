@@ -4,38 +4,16 @@
 //! read May 2026) and, where it is silent, the error lists of client libraries and resellers (pywa 4.5, Kaleyra,
 //! Wolkvox). The same codes come later, in the `errors` of a `failed` status webhook.
 
-use std::time::Duration;
-
-use super::outcomes::Verdict::{self, ChannelDown, Permanent, Throttled, Transient};
+use super::codes::{CodeRow, DAY, HOUR, MINUTE, one, rest};
+use super::outcomes::Verdict::{ChannelDown, Permanent, Transient};
 use crate::domain::DownReason::{Auth, Billing, Config, Suspended};
 use crate::domain::PermanentReason::{Content, OptedOut, Policy, Recipient, Template};
 use crate::domain::ThrottleScope;
 
-/// One code or one range of codes.
-#[derive(Clone, Copy, Debug)]
-pub struct CodeRow {
-    pub first: i64,
-    pub last: i64,
-    pub verdict: Verdict,
-    pub meaning: &'static str,
-}
-
 /// The row of a code, if it is known.
 pub fn row(code: i64) -> Option<&'static CodeRow> {
-    CODES.iter().find(|row| (row.first..=row.last).contains(&code))
+    super::codes::row(CODES, code)
 }
-
-const fn one(code: i64, verdict: Verdict, meaning: &'static str) -> CodeRow {
-    CodeRow { first: code, last: code, verdict, meaning }
-}
-
-const fn rest(scope: ThrottleScope, seconds: u64) -> Verdict {
-    Throttled(scope, Duration::from_secs(seconds))
-}
-
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
 
 pub const CODES: &[CodeRow] = &[
     // Nothing will leave until a person acts.
@@ -107,11 +85,6 @@ mod tests {
 
     #[test]
     fn no_code_has_two_rows() {
-        for (n, row) in CODES.iter().enumerate() {
-            assert!(row.first <= row.last);
-            for other in &CODES[n + 1..] {
-                assert!(row.last < other.first || other.last < row.first, "{} and {}", row.first, other.first);
-            }
-        }
+        super::super::codes::assert_no_code_has_two_rows(CODES);
     }
 }

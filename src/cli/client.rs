@@ -272,6 +272,11 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// `1 row`, `2 rows`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A field of an answer, fit for a terminal; empty when it is not there.
 pub fn field(value: &Value, name: &str) -> String {
     match &value[name] {
@@ -285,6 +290,11 @@ pub fn field(value: &Value, name: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "row")), ["0 rows", "1 row", "2 rows"]);
+    }
 
     #[test]
     fn each_mistake_has_its_own_line() {

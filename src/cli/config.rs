@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Ended, Printer};
+use crate::app::providers;
 use crate::config::Settings;
 
 const EXAMPLES: &str = "\
@@ -31,10 +32,14 @@ enum ConfigCommand {
 pub fn run(args: &ConfigArgs, settings: &Settings, printer: Printer) -> anyhow::Result<Ended> {
     let notices = settings.notices();
     match args.command {
-        Some(ConfigCommand::Check) => printer.either(&json!({ "ok": true, "notices": notices }), || {
-            let notices: String = notices.iter().map(|notice| format!("note: {notice}\n")).collect();
-            format!("the settings are fine\n{notices}")
-        })?,
+        Some(ConfigCommand::Check) => {
+            // What only its channel knows of an account is looked at when the account is made.
+            providers(settings)?;
+            printer.either(&json!({ "ok": true, "notices": notices }), || {
+                let notices: String = notices.iter().map(|notice| format!("note: {notice}\n")).collect();
+                format!("the settings are fine\n{notices}")
+            })?;
+        }
         None => {
             let values: Value = serde_json::to_value(settings)?;
             printer

@@ -254,7 +254,8 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
         checks.push(Check::problem(
             "accounts",
             "there is none: nothing can be sent",
-            "give a [whatsapp.main], [telegram.main] or [email.main] section; `vestnik simulator` prints settings to try with",
+            "give a [whatsapp.main], [telegram.main], [sms.main] or [email.main] section; `vestnik simulator` prints \
+             settings to try with",
         ));
     }
     // Each has its own time limit; one after the other keeps the order of the lines.
@@ -265,7 +266,7 @@ async fn accounts(settings: &Settings, checks: &mut Vec<Check>) {
             Err(said) => {
                 let settings = match provider.account().channel {
                     Channel::Email => "host, port, tls, ca_file, username and password",
-                    Channel::WhatsApp | Channel::Telegram | Channel::Sms => "token and base_url",
+                    Channel::WhatsApp | Channel::Telegram | Channel::Sms => "the credentials and the address",
                 };
                 let hint = format!("look at {settings} of [{}]", provider.account());
                 Check::problem(name, said, hint)

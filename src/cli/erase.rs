@@ -1,13 +1,13 @@
 //! `vestnik erase`: a person's data goes, what was done stays countable.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-
-use super::client::{Client, ServerArgs, encode, field, printable};
+use super::client::{Client, ServerArgs, counted, encode, field, printable};
+use super::confirm::agreed;
+use super::records::kind;
 use super::{Ended, Printer};
 use crate::config::Settings;
+use crate::domain::RecordKind;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,8 +27,8 @@ pub struct EraseArgs {
     /// The contact's id, or that of another record with `--kind`.
     id: String,
     /// `contacts`, `leads`, `deals` or `companies`.
-    #[arg(long, default_value = "contacts", value_parser = ["contacts", "leads", "deals", "companies"])]
-    kind: String,
+    #[arg(long, default_value = "contacts", value_parser = kind)]
+    kind: RecordKind,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -45,30 +45,39 @@ pub async fn run(
     printer: Printer,
 ) -> anyhow::Result<Ended> {
     let client = Client::find(args.server, settings)?;
-    if !args.yes && !agreed(&args.kind, &args.id)? {
+    let question = format!("erase {}/{} for good?", args.kind.plural(), printable(&args.id));
+    if !args.yes && !agreed(&question, "--yes erases without asking")? {
         printer.either(&serde_json::json!({ "erased": false }), || "nothing was erased\n".into())?;
         return Ok(Ended::Badly);
     }
-    let path = format!("/v1/{}/{}/erase", args.kind, encode(&args.id));
+    let path = format!("/v1/{}/{}/erase", args.kind.plural(), encode(&args.id));
     let mut erasure = client.post(&path, &serde_json::json!({}), &[]).await?;
     while !args.no_wait && erasure["doneAt"].is_null() {
         tokio::time::sleep(ASK_EVERY).await;
         erasure = client.get(&format!("/v1/erasures/{}", field(&erasure, "id"))).await?;
     }
     printer.either(&erasure, || match erasure["doneAt"].as_str() {
-        Some(_) => format!("erased, and {} notifications with it\n", field(&erasure, "notifications")),
+        Some(_) => {
+            let notifications = erasure["notifications"].as_u64().unwrap_or_default();
+            format!("erased, and {} with it\n", counted(notifications, "notification"))
+        }
         None => format!("begun: GET /v1/erasures/{} says how far it is\n", field(&erasure, "id")),
     })?;
     Ok(Ended::Well)
 }
 
-fn agreed(kind: &str, id: &str) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to ask\nhint: --yes erases without asking");
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_kind_is_one_that_there_is() {
+        let parse = |kind| Cli::try_parse_from(["vestnik", "erase", "7", "--kind", kind]);
+        let Command::Erase(args) = parse("leads").unwrap().command else { panic!("it is an erasure") };
+        assert_eq!(args.kind, RecordKind::Lead);
+        assert!(parse("people").is_err());
     }
-    let mut out = std::io::stdout().lock();
-    write!(out, "erase {}/{} for good? [y/N] ", kind, printable(id)).and_then(|()| out.flush())?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

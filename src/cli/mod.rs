@@ -6,6 +6,7 @@ pub mod about;
 pub mod bench;
 pub mod client;
 pub mod config;
+pub mod confirm;
 pub mod demo;
 pub mod doctor;
 pub mod erase;

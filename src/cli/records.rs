@@ -4,7 +4,6 @@ use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 
 use super::client::{Client, ServerArgs, encode, field, printable};
-use super::import::kind;
 use super::{Ended, Printer};
 use crate::config::Settings;
 use crate::domain::RecordKind;
@@ -85,6 +84,11 @@ enum RecordsCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+/// A kind of record by the name of many.
+pub fn kind(text: &str) -> Result<RecordKind, String> {
+    RecordKind::from_plural(text).ok_or_else(|| "expected contacts, leads, deals or companies".to_owned())
 }
 
 /// An address that records have.

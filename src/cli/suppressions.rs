@@ -34,7 +34,7 @@ enum SuppressionsCommand {
     },
     /// Send nothing there any more.
     Add {
-        /// `whatsapp` or `telegram`.
+        /// `whatsapp`, `telegram`, `sms` or `email`.
         channel: Channel,
         /// A phone number, or a Telegram chat id.
         #[arg(allow_hyphen_values = true)]
@@ -50,7 +50,7 @@ enum SuppressionsCommand {
     },
     /// The person wants to hear again.
     Lift {
-        /// `whatsapp` or `telegram`.
+        /// `whatsapp`, `telegram`, `sms` or `email`.
         channel: Channel,
         /// A phone number, or a Telegram chat id.
         #[arg(allow_hyphen_values = true)]

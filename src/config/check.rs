@@ -38,6 +38,14 @@ impl Settings {
             self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
         }
+        for (name, account) in &self.sms {
+            let path = format!("sms.{name}");
+            self.check_account(&path, name, &account.limits)?;
+            self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
+            let sections =
+                [account.twilio.is_some(), account.http.is_some()].into_iter().filter(|given| *given).count();
+            self.hold(sections == 1, &path, &format!("needs one of the sections [{path}.twilio] and [{path}.http]"))?;
+        }
         for (name, account) in &self.email {
             let path = format!("email.{name}");
             self.check_account(&path, name, &account.limits)?;
@@ -45,7 +53,17 @@ impl Settings {
                 return Err(self.refuse(&format!("{path}.{setting}"), message));
             }
         }
-        Ok(())
+        self.check_public_url()
+    }
+
+    /// Twilio, for one, calls no host with an underscore in it (its own documentation of `StatusCallback`).
+    fn check_public_url(&self) -> Result<(), ConfigError> {
+        let Some(url) = &self.http.public_url else { return Ok(()) };
+        let rest = ["https://", "http://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or_default();
+        let host = rest.split('/').next().unwrap_or_default();
+        let is_base = !host.is_empty() && !url.contains(['?', '#', '@']) && !url.contains(char::is_whitespace);
+        self.hold(is_base, "http.public_url", "expected a URL like https://notify.example.com, without a query")?;
+        self.hold(!host.contains('_'), "http.public_url", "its host holds an underscore, which providers refuse")
     }
 
     fn check_figures(&self) -> Result<(), ConfigError> {

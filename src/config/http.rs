@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     pub listen: SocketAddr,
+    /// Where providers reach the API from outside, for their receipts: `https://notify.example.com`.
+    #[serde(default)]
+    pub public_url: Option<String>,
     pub body_limit_bytes: usize,
     /// A client that takes longer than this for its headers is dropped.
     pub header_time_limit_ms: u64,

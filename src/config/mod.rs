@@ -14,6 +14,7 @@ pub mod log;
 pub mod queue;
 pub mod records;
 pub mod retention;
+pub mod sms;
 pub mod telegram;
 pub mod templates;
 pub mod whatsapp;
@@ -53,6 +54,9 @@ pub struct Settings {
     /// By account name.
     #[serde(default)]
     pub telegram: BTreeMap<String, telegram::TelegramSettings>,
+    /// By account name.
+    #[serde(default)]
+    pub sms: BTreeMap<String, sms::SmsSettings>,
     /// By account name.
     #[serde(default)]
     pub email: BTreeMap<String, email::EmailSettings>,

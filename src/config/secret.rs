@@ -1,5 +1,6 @@
 //! Secrets: where they may stand, how they come from files, and that nothing prints them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use config::{Map, Value, ValueKind};
@@ -8,17 +9,23 @@ use serde::Serializer;
 
 use super::ConfigError;
 
-/// Paths of all secrets; `*` is an account's name.
-const SECRETS: [&str; 8] = [
+/// Paths of all secrets; `*` is an account's name, or at the end a secret's own.
+const SECRETS: [&str; 11] = [
     "ledger.database_url",
     "keys.bootstrap_key",
     "queue.rabbitmq_url",
     "records.sql.url",
     "whatsapp.*.token",
     "telegram.*.token",
+    "sms.*.twilio.auth_token",
+    "sms.*.twilio.api_key_secret",
+    "sms.*.http.secrets.*",
     "email.*.password",
     "email.*.dkim.private_key",
 ];
+
+/// What a secret's name ends with where a file holds it.
+const IN_FILE: &str = "_file";
 
 /// Larger than any token or URL; keeps a wrong path from filling the memory.
 const LONGEST_SECRET_BYTES: u64 = 64 * 1024;
@@ -34,6 +41,13 @@ pub(super) fn masked_option<S: Serializer>(secret: &Option<SecretString>, serial
     }
 }
 
+pub(super) fn masked_map<S: Serializer>(
+    secrets: &BTreeMap<String, SecretString>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(secrets.keys().map(|name| (name, "***")))
+}
+
 /// Replaces every `x_file` beside a secret `x` by what the file holds.
 pub(super) fn read_files(root: &mut Map<String, Value>) -> Result<(), ConfigError> {
     for pattern in SECRETS {
@@ -46,6 +60,11 @@ pub(super) fn read_files(root: &mut Map<String, Value>) -> Result<(), ConfigErro
 fn read_files_at(table: &mut Map<String, Value>, pattern: &[&str], path: &str) -> Result<(), ConfigError> {
     let joined = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match pattern {
+        ["*"] => {
+            let in_files = table.keys().filter_map(|name| name.strip_suffix(IN_FILE));
+            let names: Vec<String> = in_files.map(str::to_owned).collect();
+            names.iter().try_for_each(|name| read_file_of(table, name, &joined(name)))
+        }
         [name] => read_file_of(table, name, &joined(name)),
         ["*", rest @ ..] => {
             for (name, value) in table {
@@ -64,12 +83,12 @@ fn read_files_at(table: &mut Map<String, Value>, pattern: &[&str], path: &str) -
 }
 
 fn read_file_of(table: &mut Map<String, Value>, name: &str, path: &str) -> Result<(), ConfigError> {
-    let Some(file) = table.remove(&format!("{name}_file")) else { return Ok(()) };
+    let Some(file) = table.remove(&format!("{name}{IN_FILE}")) else { return Ok(()) };
     let origin = file.origin().map(str::to_owned);
     if table.contains_key(name) {
         return Err(ConfigError::setting(path, format!("give either {name} or {name}_file, not both"), origin));
     }
-    let file_path = format!("{path}_file");
+    let file_path = format!("{path}{IN_FILE}");
     let file = file
         .into_string()
         .map_err(|_| ConfigError::setting(&file_path, "expected the path of a file", origin.clone()))?;

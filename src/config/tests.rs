@@ -93,7 +93,7 @@ fn email(settings: &str) -> String {
 
 #[test]
 fn a_mistake_is_named_with_its_path() {
-    let cases: [(&str, &[(&str, &str)]); 39] = [
+    let cases: [(&str, &[(&str, &str)]); 47] = [
         ("[http]\nlisten = 8080", &[]),
         ("[http]\nport = 8080", &[]),
         ("[htpp]\nlisten = 1", &[]),
@@ -120,6 +120,14 @@ fn a_mistake_is_named_with_its_path() {
         ("[telegram.main]\ntoken = \"topsecret\"\nlimits.direct_share = 2.0", &[]),
         ("[telegram.main]\ntoken = \"topsecret\"\ntimeout_ms = 5\n", &[]),
         ("[whatsapp.main]\ntoken = \"topsecret\"\nphone_number_id = \"+7 999\"", &[]),
+        ("[http]\npublic_url = \"notify.example.com\"", &[]),
+        ("[http]\npublic_url = \"https://my_host.example.com/x\"", &[]),
+        ("[sms.main]\ntimeout_ms = 5000", &[]),
+        ("[sms.main]\nprovider = \"twilio\"", &[]),
+        ("[sms.main.twilio]\nauth_token = \"topsecret\"\nsid = \"AC1\"", &[]),
+        ("[sms.main.http]\nurl = \"https://x\"\nmethod = \"PUT\"", &[]),
+        ("[sms.main.http]\nurl = \"https://x\"", &[]),
+        ("[sms.main.http.secrets]\nkey = \"topsecret\"\nkey_file = \"FOLDER/token\"", &[]),
         ("[email.main]\nfrom = \"a@example.com\"", &[]),
         (&email("from = \"Север\""), &[]),
         (&email("from = \"анна@example.com\""), &[]),
@@ -139,11 +147,11 @@ fn a_mistake_is_named_with_its_path() {
     assert!(!said.contains("topsecret"), "a secret is shown: {said}");
     insta::assert_snapshot!(said, @r#"
     setting `http.listen` (from vestnik.toml): invalid socket address syntax
-    setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
-    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`, `email`
+    setting `http.port` (from vestnik.toml): there is no such setting; expected one of `listen`, `public_url`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
+    setting `htpp`: there is no such setting; expected one of `http`, `ledger`, `delivery`, `templates`, `log`, `retention`, `keys`, `queue`, `records`, `whatsapp`, `telegram`, `sms`, `email`
     setting `http` (from vestnik.toml): is a section: write [http] and its settings below
     setting `http.body_limit_bytes` (from the environment): expected an integer, got string "many"
-    setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
+    setting `http.port` (from the environment): there is no such setting; expected one of `listen`, `public_url`, `body_limit_bytes`, `header_time_limit_ms`, `request_time_limit_ms`, `shutdown_grace_ms`
     setting `ledger.pool_size` (from the environment): expected an integer, got string "-1"
     setting `ledger.pool_size` (from vestnik.toml): must be more than 0
     setting `ledger.synchronous` (from vestnik.toml): expected FULL or NORMAL, got "OFF"
@@ -164,6 +172,14 @@ fn a_mistake_is_named_with_its_path() {
     setting `telegram.main.limits.direct_share` (from vestnik.toml): must be from 0 to 1
     setting `telegram.main.connect_timeout_ms`: 3000 contradicts timeout_ms = 5, which includes it
     setting `whatsapp.main.phone_number_id` (from vestnik.toml): expected digits: the number's id, not the number
+    setting `http.public_url` (from vestnik.toml): expected a URL like https://notify.example.com, without a query
+    setting `http.public_url` (from vestnik.toml): its host holds an underscore, which providers refuse
+    setting `sms.main`: needs one of the sections [sms.main.twilio] and [sms.main.http]
+    setting `sms.main.provider` (from vestnik.toml): there is no such setting; expected one of `connect_timeout_ms`, `timeout_ms`, `limits`, `twilio`, `http`
+    setting `sms.main.twilio.sid` (from vestnik.toml): there is no such setting; expected one of `account_sid`, `auth_token`, `api_key`, `api_key_secret`, `from`, `messaging_service_sid`, `smart_encoded`, `base_url`
+    setting `sms.main.http.method` (from vestnik.toml): expected POST or GET, got "PUT"
+    setting `sms.main.http.answer`: is missing
+    setting `sms.main.http.secrets.key` (from vestnik.toml): give either key or key_file, not both
     setting `email.main.host`: is missing
     setting `email.main.from` (from vestnik.toml): expected an address like news@example.com, or Name <news@example.com>
     setting `email.main.from` (from vestnik.toml): an address of our own has to be ASCII, or few servers would take it
@@ -178,6 +194,44 @@ fn a_mistake_is_named_with_its_path() {
     setting `email.main.connections` (from vestnik.toml): must be more than 0
     setting `email.main.dkim.selector` (from vestnik.toml): expected a name, like s2026
     "#);
+}
+
+#[test]
+fn sms_accounts_of_both_kinds_are_read_from_file_and_environment() {
+    let file = "
+        [sms.main.twilio]
+        account_sid = \"AC1\"
+        auth_token_file = \"FOLDER/token\"
+        [sms.backup.http]
+        url = \"https://x\"
+        answer.id = \"/Id\"
+        [sms.backup.http.secrets]
+        apiKey_file = \"FOLDER/token\"
+        other = \"topsecret\"
+        [sms.backup.http.headers]
+        X-Api-Key = \"{secrets.apiKey}\"
+        [sms.backup.http.answer.codes]
+        3 = \"channel_down billing\"
+    ";
+    let environment = [
+        ("VESTNIK__SMS__MAIN__LIMITS__PER_SECOND", "10"),
+        ("VESTNIK__SMS__MAIN__TWILIO__FROM", "12345"),
+        ("VESTNIK__SMS__BACKUP__HTTP__SECRETS__OTHER", "0123"),
+    ];
+    let settings = load(file, &environment, &[]).expect("fine");
+    let (main, backup) = (&settings.sms["main"], settings.sms["backup"].http.as_ref().expect("given"));
+    let twilio = main.twilio.as_ref().expect("given");
+    assert_eq!((main.limits.per_second, twilio.from.as_deref()), (10.0, Some("12345")));
+    assert_eq!(twilio.auth_token.as_ref().expect("given").expose_secret(), "from-a-file");
+    let secrets: Vec<_> = backup.secrets.iter().map(|(name, secret)| (&**name, secret.expose_secret())).collect();
+    assert_eq!(secrets, [("apiKey", "from-a-file"), ("other", "0123")]);
+    assert_eq!(backup.headers["X-Api-Key"], "{secrets.apiKey}");
+    assert_eq!(backup.answer.codes["3"], "channel_down billing");
+    let shown = settings.effective_toml();
+    shown.parse::<toml::Table>().expect("is TOML");
+    for secret in ["from-a-file", "0123"] {
+        assert!(!shown.contains(secret) && !format!("{settings:?}").contains(secret), "{secret} is shown");
+    }
 }
 
 #[test]
@@ -259,7 +313,16 @@ fn the_file_of_defaults_lists_exactly_all_settings() {
     let names: Vec<&str> = sections.split_once("; ").expect("lists").1.split('`').skip(1).step_by(2).collect();
     let mut taken_by_all = BTreeSet::new();
     for name in names {
-        if matches!(name, "whatsapp" | "telegram" | "email") {
+        if name == "sms" {
+            // What stands in tables of one's own making is not listed anywhere.
+            let own = ["answer", "codes", "form", "headers", "http", "limits", "query", "secrets", "twilio"];
+            for section in ["main", "main.limits", "main.twilio", "backup.http", "backup.http.answer"] {
+                let named_own = |path: &String| own.iter().any(|name| path.ends_with(&format!(".{name}")));
+                taken_by_all.extend(taken(&format!("sms.{section}")).into_iter().filter(|path| !named_own(path)));
+            }
+            let free = ["codes", "form", "headers", "query", "secrets"].map(|name| format!("sms.backup.http.{name}."));
+            listed.retain(|path: &String| !free.iter().any(|table| path.starts_with(table)));
+        } else if matches!(name, "whatsapp" | "telegram" | "email") {
             let account = format!("{name}.main");
             let inner = [format!("{account}.limits"), format!("{account}.dkim")];
             for path in taken(&account) {

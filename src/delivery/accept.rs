@@ -147,10 +147,11 @@ impl Delivery {
         records: &RecordSet,
     ) -> Result<Prepared, Vec<Refusal>> {
         let mut wrong = Vec::new();
-        let recipient = address(request.recipient.as_deref(), request.channel, records).and_then(|address| {
-            Recipient::parse(request.channel, &address, self.options.default_region)
-                .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))
-        });
+        let recipient =
+            address(request.recipient.as_deref(), request.channel, records, &request.data).and_then(|address| {
+                Recipient::parse(request.channel, &address, self.options.default_region)
+                    .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))
+            });
         let recipient = recipient.map_err(|refusal| wrong.push(refusal));
         let data = Value::Object(records.data(&request.data));
         let content = match (&template, &request.text) {

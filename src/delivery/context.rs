@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Delivery, DirectError, Refusal};
 use crate::domain::template::TemplateBody;
-use crate::domain::{Channel, RecordIds};
+use crate::domain::{Channel, Record, RecordIds};
 use crate::records::{Loaded, NoAddress, RecordSet, Role, SourceError};
 use crate::templates::{Preview, Reader};
 
@@ -13,6 +13,14 @@ pub struct Tried {
     pub preview: Preview,
     /// What it was filled with, beside the given data.
     pub records: RecordSet,
+    given: Map<String, Value>,
+}
+
+impl Tried {
+    /// Where it would go without a recipient.
+    pub fn address(&self, channel: Channel) -> Result<String, Refusal> {
+        address(None, channel, &self.records, &self.given)
+    }
 }
 
 impl Delivery {
@@ -30,24 +38,38 @@ impl Delivery {
         locale: Option<&str>,
     ) -> Result<Tried, DirectError> {
         let records = self.records_of(std::slice::from_ref(ids)).await?.of(ids);
-        let data = Value::Object(records.data(data));
-        let of_records = Reader::of(&data, records.addressee().ok().map(Role::as_str));
-        let reader = Reader { locale: locale.or(of_records.locale), ..of_records };
-        let preview = self.renderer.preview(body, &data, reader);
+        let given = data.clone();
+        let data = Value::Object(records.data(&given));
+        let of = records.addressee().ok().map(Role::as_str);
+        let preview = self.renderer.preview(body.clone(), data, of, locale.map(str::to_owned)).await;
         let preview = preview.map_err(|error| DirectError::Refused(vec![Refusal::of_rendering(&error)]))?;
-        Ok(Tried { preview, records })
+        Ok(Tried { preview, records, given })
     }
 }
 
-/// Where it goes: to the address given, else to that of its records.
-pub(super) fn address(given: Option<&str>, channel: Channel, records: &RecordSet) -> Result<String, Refusal> {
-    match given.filter(|given| !given.trim().is_empty()) {
-        Some(given) => Ok(given.to_owned()),
-        None => records.address(channel).map_err(|error| {
-            let pointer = if error == NoAddress::Nobody { "/recipient" } else { "/context" };
-            Refusal::new(pointer, "address", error.to_string())
-        }),
+/// Where it goes: to the address given, else to that of its records, over which the call's own `data` lies.
+pub(super) fn address(
+    given: Option<&str>,
+    channel: Channel,
+    records: &RecordSet,
+    data: &Map<String, Value>,
+) -> Result<String, Refusal> {
+    if let Some(given) = given.filter(|given| !given.trim().is_empty()) {
+        return Ok(given.to_owned());
     }
+    let field = Record::address_field(channel);
+    for role in Role::ADDRESSEES {
+        match data.get(role.as_str()).and_then(|record| record.get(field)) {
+            Some(Value::String(text)) if !text.trim().is_empty() => return Ok(text.clone()),
+            Some(Value::Number(number)) => return Ok(number.to_string()),
+            _ if records.names(role) => break,
+            _ => {}
+        }
+    }
+    records.address(channel).map_err(|error| {
+        let pointer = if error == NoAddress::Nobody { "/recipient" } else { "/context" };
+        Refusal::new(pointer, "address", error.to_string())
+    })
 }
 
 /// Who reads what goes to `recipient`.

@@ -17,9 +17,7 @@ use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{
-    Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Recipient, Status, ThrottleScope, retry,
-};
+use crate::domain::{Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry};
 use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
 use crate::records::SourceError;
 use crate::store::{
@@ -184,11 +182,12 @@ impl Delivery {
         }
         let mut retry_after = HashMap::new();
         for one in &mut prepared {
-            let Some((recipient, _)) = &one.message else { continue };
+            let Some((recipient, content)) = &one.message else { continue };
+            let (recipient, weight) = (RecipientKey::of(recipient), content.weight(one.new.channel));
             // One waits for its budget before it is accepted; of many, those that must wait are accepted as held, so
             // that they hold up nobody.
             let patience = if alone { deadline } else { Instant::now() };
-            match one.account.budget.acquire(Lane::Direct, RecipientKey::of(recipient), patience).await {
+            match one.account.budget.acquire(Lane::Direct, recipient, weight, patience).await {
                 Ok(()) => {}
                 Err(busy) if !alone && Instant::now() + busy.retry_after < deadline => one.new.begin = Begin::Held,
                 Err(busy) => {
@@ -311,7 +310,7 @@ impl Delivery {
         };
         let message = OutgoingMessage { id: new.id, recipient, content };
         let open = match new.begin {
-            Begin::Held => match self.open_held(&account, &new, &message.recipient, epoch, deadline).await? {
+            Begin::Held => match self.open_held(&account, &new, &message, epoch, deadline).await? {
                 Some(open) => open,
                 None => return self.left_waiting(new.id).await,
             },
@@ -365,11 +364,12 @@ impl Delivery {
         self: &Arc<Self>,
         account: &SendingAccount,
         new: &NewNotification,
-        recipient: &Recipient,
+        message: &OutgoingMessage,
         epoch: Epoch,
         deadline: Instant,
     ) -> Result<Option<OpenAttempt>, DirectError> {
-        let room = account.budget.acquire(Lane::Direct, RecipientKey::of(recipient), deadline).await;
+        let (recipient, weight) = (RecipientKey::of(&message.recipient), message.content.weight(new.channel));
+        let room = account.budget.acquire(Lane::Direct, recipient, weight, deadline).await;
         let opened = match self.store.open(claim_of(new, epoch)).await {
             Ok(opened) => opened,
             Err(error) => {

@@ -97,9 +97,27 @@ impl Renderer {
         self.engine.variables(body)
     }
 
-    /// What every channel would send, and what is missing for it.
-    pub fn preview(&self, body: &TemplateBody, data: &Value, reader: Reader<'_>) -> Result<Preview, RenderError> {
-        self.engine.preview(body, data, reader)
+    /// The same, apart from what others wait for: a hostile page takes its time within its limits.
+    pub async fn check_apart(&self, body: Arc<TemplateBody>) -> Result<Checked, TemplateProblems> {
+        let engine = Arc::clone(&self.engine);
+        apart(move || engine.check(&body)).await
+    }
+
+    /// What every channel would send, and what is missing for it. `of` is the record that reads it, and `locale` stands
+    /// for its own.
+    pub(super) async fn preview(
+        &self,
+        body: TemplateBody,
+        data: Value,
+        of: Option<&'static str>,
+        locale: Option<String>,
+    ) -> Result<Preview, RenderError> {
+        let engine = Arc::clone(&self.engine);
+        apart(move || {
+            let reader = Reader::of(&data, of);
+            engine.preview(&body, &data, Reader { locale: locale.as_deref().or(reader.locale), ..reader })
+        })
+        .await
     }
 
     /// A text that no template made.
@@ -109,5 +127,14 @@ impl Renderer {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs work of the processor's on a thread that may block.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // It panicked, which is a bug and is told as one; such work is never cancelled.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -190,7 +190,9 @@ impl Delivery {
     ) -> Result<Worked, StoreError> {
         if let Ok(message) = &message {
             let recipient = RecipientKey::of(&message.recipient);
-            if let Err(busy) = account.budget.acquire(Lane::Queued, recipient, Instant::now() + PATIENCE).await {
+            let weight = message.content.weight(found.channel);
+            let patience = Instant::now() + PATIENCE;
+            if let Err(busy) = account.budget.acquire(Lane::Queued, recipient, weight, patience).await {
                 return self.postpone(handed, found, busy.retry_after, HoldReason::RateLimit).await;
             }
         }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::sms::SmsSize;
 use super::template::{WhatsAppButtonKind, WhatsAppCategory};
-use super::{NotificationId, Recipient};
+use super::{Channel, NotificationId, Recipient};
 
 /// One message on its way to one person.
 #[derive(Clone, Debug)]
@@ -81,6 +82,14 @@ pub struct RenderedWhatsAppTemplate {
 }
 
 impl Content {
+    /// What it counts as where the provider counts and bills: an SMS as its parts, everything else as one.
+    pub fn weight(&self, channel: Channel) -> u32 {
+        match (channel, self) {
+            (Channel::Sms, Content::Text(text)) => u32::try_from(SmsSize::of(text).parts).unwrap_or(u32::MAX).max(1),
+            _ => 1,
+        }
+    }
+
     /// SHA-256 over every part that leaves, each with its length before it, so that no two messages share one.
     pub fn hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
@@ -152,6 +161,13 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_sms_weighs_its_parts_and_all_else_one() {
+        let text = Content::Text("я".repeat(135));
+        assert_eq!(Channel::ALL.map(|channel| text.weight(channel)), [1, 1, 3, 1]);
+        assert_eq!(Content::Text(String::new()).weight(Channel::Sms), 1);
+    }
 
     #[test]
     fn moving_a_border_changes_the_hash() {

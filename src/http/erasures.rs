@@ -51,10 +51,10 @@ pub(super) struct ErasureQuery {
 
 /// Erases a person.
 ///
-/// The record is gone when this answers, and so are the leads of a contact and the addresses in its deals. What is left
-/// goes on in the background, also over restarts: notifications about it or to its addresses lose address, text, data
-/// and the provider's words, and those that still wait are cancelled. Times, outcomes, hashes of texts and all counts
-/// stay; opt-outs stay as hashes.
+/// The record is gone when this answers. What is left goes on in the background, also over restarts: the leads of a
+/// contact and the addresses in its deals go within moments, then notifications about it or to its addresses lose
+/// address, text, data and the provider's words, and those that still wait are cancelled. Times, outcomes, hashes of
+/// texts and all counts stay; opt-outs stay as hashes.
 #[utoipa::path(
     post, path = "/v1/{records}/{id}/erase", tag = "records", security(("key" = [])),
     params(("records" = Records, Path, description = "Its kind"), ("id" = String, Path, description = "Its id; it need not be there any more")),

@@ -1,6 +1,10 @@
 //! Bodies, queries and paths, whose mistakes come back as problems that say where.
 
+use std::error::Error as _;
+
 use axum::body::Bytes;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -89,8 +93,54 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for ValidQuery<T> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         match Query::<T>::from_request_parts(parts, api).await {
             Ok(Query(value)) => Ok(ValidQuery(value)),
-            Err(rejection) => Err(Problem::invalid(vec![FieldError::new("", rejection.body_text())])),
+            Err(rejection) => Err(Problem::invalid(vec![parameter(&rejection)])),
         }
+    }
+}
+
+/// Which parameter is wrong, and how.
+fn parameter(rejection: &QueryRejection) -> FieldError {
+    type Mistake = serde_path_to_error::Error<serde::de::value::Error>;
+    let causes = std::iter::successors(rejection.source(), |error| (*error).source());
+    let Some(mistake) = causes.filter_map(|error| error.downcast_ref::<Mistake>()).next() else {
+        return FieldError::new("", "what follows the `?` cannot be read");
+    };
+    let said = mistake.inner().to_string();
+    if let Some(rest) = said.strip_prefix("unknown field ") {
+        let (name, there_are) = rest.split_once(", ").unwrap_or((rest, ""));
+        let there_are = there_are.strip_prefix("expected ").map(|names| format!("; expected {names}"));
+        return FieldError::new("", format!("there is no parameter {name} here{}", there_are.unwrap_or_default()));
+    }
+    for (what, how) in [("missing field ", "is missing"), ("duplicate field ", "is given twice")] {
+        if let Some(name) = said.strip_prefix(what) {
+            return FieldError::new("", format!("the parameter {name} {how}"));
+        }
+    }
+    // How Rust's own numbers say it.
+    let is_number =
+        said.contains("digit found in string") || said.contains("parse integer") || said.contains("target type");
+    let detail = match said.as_str() {
+        _ if is_number => "expected a whole number in its range".to_owned(),
+        "provided string was not `true` or `false`" => "expected true or false".to_owned(),
+        _ => said,
+    };
+    FieldError::new(pointer(mistake.path()), detail)
+}
+
+/// A path that cannot be one of ours.
+fn nothing_there(rejection: &PathRejection) -> String {
+    let kind = match rejection {
+        PathRejection::FailedToDeserializePathParams(inner) => Some(inner.kind()),
+        _ => None,
+    };
+    match kind {
+        Some(
+            ErrorKind::ParseErrorAtKey { value, .. }
+            | ErrorKind::ParseErrorAtIndex { value, .. }
+            | ErrorKind::ParseError { value, .. }
+            | ErrorKind::DeserializeError { value, .. },
+        ) => format!("there is nothing at this path: `{value}` is no id or name of anything here"),
+        _ => "there is nothing at this path: a part of it is no id or name of anything here".to_owned(),
     }
 }
 
@@ -103,7 +153,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Api> for ValidPath<T> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         match Path::<T>::from_request_parts(parts, api).await {
             Ok(Path(value)) => Ok(ValidPath(value)),
-            Err(rejection) => Err(Problem::not_found(rejection.body_text())),
+            Err(rejection) => Err(Problem::not_found(nothing_there(&rejection))),
         }
     }
 }
@@ -130,6 +180,33 @@ mod tests {
         let problem = parse::<Body>(br#"{"recipients": [{"to": "a"}, {"to": 5}]}"#).unwrap_err();
         assert_eq!(problem.status, 422);
         assert_eq!(problem.errors[0].pointer, "/recipients/1/to");
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only how it is read matters here")]
+    struct Parameters {
+        id: String,
+        limit: Option<u32>,
+        flag: Option<bool>,
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_named() {
+        let said = |query: &str| {
+            let uri = format!("http://x/?{query}").parse().unwrap();
+            let wrong = parameter(&Query::<Parameters>::try_from_uri(&uri).unwrap_err());
+            format!("{}: {}", wrong.pointer, wrong.detail)
+        };
+        let queries = ["id=1&phone=2", "limit=3", "id=1&id=2", "id=1&limit=x", "id=1&limit=-1", "id=1&flag=1"];
+        insta::assert_snapshot!(queries.map(said).join("\n"), @r"
+        : there is no parameter `phone` here; expected one of `id`, `limit`, `flag`
+        : the parameter `id` is missing
+        : the parameter `id` is given twice
+        /limit: expected a whole number in its range
+        /limit: expected a whole number in its range
+        /flag: expected true or false
+        ");
     }
 
     #[test]

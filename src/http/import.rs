@@ -33,8 +33,10 @@ use crate::store::Scope;
 
 /// Imports at the same time: more would only wait for the ledger.
 const IMPORTS: usize = 4;
-/// A client that sends nothing for so long is gone.
+/// A client for which we wait so long …
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// … without so much from it is gone, or keeps a place for nothing.
+const LEAST_BYTES: usize = 1024;
 /// An answer before the end of a body is lost to clients that send first and read then: so long the rest is taken and
 /// thrown away.
 const LINGER: Duration = Duration::from_secs(5);
@@ -141,7 +143,7 @@ struct HowFar {
             (ImportReport = "application/json"),
             (String = "application/x-ndjson")
         )),
-        (status = 408, body = ImportProblem, description = "Nothing came for 30 seconds"),
+        (status = 408, body = ImportProblem, description = "Less than 1 KiB came in 30 seconds"),
         (status = 409, body = Problem, description = "Records of this kind are read from the CRM's own database"),
         (status = 415, body = Problem, description = "A Content-Type that files do not have"),
         (status = 422, body = ImportProblem, description = "From some line on the file cannot be read, or a parameter is wrong"),
@@ -201,20 +203,46 @@ enum NoMore {
     Stopping,
 }
 
+/// How long we waited for the client since it last sent [`LEAST_BYTES`], and what it sent since.
+#[derive(Default)]
+struct Patience {
+    waited: Duration,
+    bytes: usize,
+}
+
+impl Patience {
+    fn left(&self) -> Duration {
+        IDLE_LIMIT.saturating_sub(self.waited)
+    }
+
+    fn count(&mut self, waited: Duration, bytes: usize) {
+        self.waited += waited;
+        self.bytes += bytes;
+        if self.bytes >= LEAST_BYTES {
+            *self = Patience::default();
+        }
+    }
+}
+
 /// The body, as far as it comes. Only the time in which we wait for the client counts as its silence.
 fn pieces(stopping: CancellationToken, body: Body) -> impl Stream<Item = Result<Bytes, NoMore>> + Unpin {
-    let pieces = stream::unfold((body.into_data_stream(), stopping), |(mut data, stopping)| async move {
+    let start = (body.into_data_stream(), stopping, Patience::default());
+    let pieces = stream::unfold(start, |(mut data, stopping, mut patience)| async move {
+        let since = Instant::now();
         let next = tokio::select! {
             biased;
             () = stopping.cancelled() => Some(Err(NoMore::Stopping)),
-            next = timeout(IDLE_LIMIT, data.next()) => match next {
-                Ok(Some(Ok(piece))) => Some(Ok(piece)),
+            next = timeout(patience.left(), data.next()) => match next {
+                Ok(Some(Ok(piece))) => {
+                    patience.count(since.elapsed(), piece.len());
+                    Some(Ok(piece))
+                }
                 Ok(Some(Err(_))) => Some(Err(NoMore::BrokenOff)),
                 Ok(None) => None,
                 Err(_) => Some(Err(NoMore::Idle)),
             },
         };
-        next.map(|next| (next, (data, stopping)))
+        next.map(|next| (next, (data, stopping, patience)))
     });
     // Lingering asks again after the end.
     Box::pin(pieces.fuse())
@@ -229,7 +257,7 @@ fn in_words(ended: Ended<NoMore>) -> (Option<u64>, Problem) {
     match ended {
         Ended::File(FileProblem { line, detail }) => (Some(line), Problem::unreadable_file(detail)),
         Ended::Input(NoMore::Idle) => {
-            let detail = format!("nothing came for {} seconds", IDLE_LIMIT.as_secs());
+            let detail = format!("less than {LEAST_BYTES} bytes came in {} seconds", IDLE_LIMIT.as_secs());
             (None, Problem::silence(detail))
         }
         Ended::Input(NoMore::BrokenOff) => (None, Problem::unreadable("the body broke off before its end")),
@@ -307,14 +335,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_silence_is_limited() {
+    async fn only_silence_and_trickles_are_limited() {
         let start = Instant::now();
-        let slow = stream::iter(0..3).then(|_| async {
-            tokio::time::sleep(IDLE_LIMIT - Duration::from_secs(1)).await;
-            Ok::<_, io::Error>("x")
-        });
-        assert_eq!(all(CancellationToken::new(), Body::from_stream(slow)).await, vec![Ok(Bytes::from("x")); 3]);
+        let slow = |piece: Bytes| {
+            Body::from_stream(stream::iter(0..3).then(move |_| {
+                let piece = piece.clone();
+                async {
+                    tokio::time::sleep(IDLE_LIMIT - Duration::from_secs(1)).await;
+                    Ok::<_, io::Error>(piece)
+                }
+            }))
+        };
+        let enough = Bytes::from(vec![b'x'; LEAST_BYTES]);
+        assert_eq!(all(CancellationToken::new(), slow(enough.clone())).await, vec![Ok(enough); 3]);
         assert!(start.elapsed() > IDLE_LIMIT);
+        let start = Instant::now();
+        let trickle = all(CancellationToken::new(), slow(Bytes::from("x"))).await;
+        assert_eq!(trickle[..2], [Ok(Bytes::from("x")), Err(NoMore::Idle)]);
+        assert!(start.elapsed() < IDLE_LIMIT * 3);
         let silent = Body::from_stream(stream::iter([Ok::<_, io::Error>("x")]).chain(stream::pending()));
         let expected = [Ok(Bytes::from("x")), Err(NoMore::Idle), Err(NoMore::Idle)];
         assert_eq!(all(CancellationToken::new(), silent).await, expected);

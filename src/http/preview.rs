@@ -1,5 +1,7 @@
 //! `/v1/templates/{id}/preview` and `/test`: a template tried out before anybody else reads it.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -108,6 +110,7 @@ struct ApprovedView {
     language: String,
     header: Vec<String>,
     body: Vec<String>,
+    buttons: Vec<String>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -188,7 +191,7 @@ pub(super) async fn preview(
             ((*saved.template.body).clone(), Some(saved.template.version.0))
         }
     };
-    let checked = api.delivery.renderer().check(&body)?;
+    let checked = api.delivery.renderer().check_apart(Arc::new(body.clone())).await?;
     let tried = api.delivery.try_out(&body, &value.context, &value.data, locale.flatten().as_deref()).await?;
     let warnings = warnings(&api, checked).await;
     Ok(Json(view(&id, version, tried, warnings)))
@@ -242,60 +245,56 @@ pub(super) async fn test(
 }
 
 fn view(id: &TemplateId, version: Option<i32>, tried: Tried, warnings: Vec<TemplateWarning>) -> PreviewView {
-    let records = &tried.records;
-    let missing_records = records.missing.iter();
+    let missing_records = tried.records.missing.iter();
+    let address = |channel| match tried.address(channel) {
+        Ok(address) => (Some(address), None),
+        Err(refusal) => (None, Some(refusal.detail)),
+    };
     PreviewView {
         template_id: id.to_string(),
         version,
         missing_records: missing_records
             .map(|missing| MissingRecord { kind: missing.role.kind(), id: missing.id.clone() })
             .collect(),
-        channels: tried
-            .preview
-            .channels
-            .into_iter()
-            .map(|channel| {
-                let (recipient, no_recipient) = match records.address(channel.channel) {
-                    Ok(address) => (Some(address), None),
-                    Err(error) => (None, Some(error.to_string())),
-                };
-                ChannelPreviewView { recipient, no_recipient, ..channel_view(channel) }
-            })
-            .collect(),
+        channels: tried.preview.channels.iter().map(|shown| channel_view(shown, address(shown.channel))).collect(),
         missing: tried.preview.missing,
         unset: tried.preview.unset,
         warnings,
     }
 }
 
-fn channel_view(preview: ChannelPreview) -> ChannelPreviewView {
+fn channel_view(
+    preview: &ChannelPreview,
+    (recipient, no_recipient): (Option<String>, Option<String>),
+) -> ChannelPreviewView {
     let (mut subject, mut html, mut approved, mut error) = (None, None, None, None);
     let mut attachments = Vec::new();
-    match preview.content {
+    match &preview.content {
         Ok(Content::Text(_)) => {}
-        Ok(Content::TelegramHtml(source)) => html = Some(source),
+        Ok(Content::TelegramHtml(source)) => html = Some(source.clone()),
         Ok(Content::WhatsAppTemplate(template)) => {
             approved = Some(ApprovedView {
-                name: template.name,
-                language: template.language,
-                header: template.header,
-                body: template.body,
+                name: template.name.clone(),
+                language: template.language.clone(),
+                header: template.header.clone(),
+                body: template.body.clone(),
+                buttons: template.buttons.iter().map(|(_, _, value)| value.clone()).collect(),
             });
         }
         Ok(Content::Email(email)) => {
-            subject = Some(email.subject);
-            html = email.html;
-            attachments = email.attachments.into_iter().map(|attachment| attachment.name).collect();
+            subject = Some(email.subject.clone());
+            html.clone_from(&email.html);
+            attachments = email.attachments.iter().map(|attachment| attachment.name.clone()).collect();
         }
-        Err(wrong) => error = Some(FieldError::from(Refusal::of_rendering(&wrong))),
+        Err(wrong) => error = Some(FieldError::from(Refusal::of_rendering(wrong))),
     }
     ChannelPreviewView {
         channel: preview.channel,
-        locale: preview.locale,
-        recipient: None,
-        no_recipient: None,
+        locale: preview.locale.clone(),
+        recipient,
+        no_recipient,
         subject,
-        text: preview.text,
+        text: preview.text.clone(),
         html,
         attachments,
         approved,
@@ -304,16 +303,16 @@ fn channel_view(preview: ChannelPreview) -> ChannelPreviewView {
             limit: length.limit,
             unit: length.unit.as_str(),
         }),
-        sms: preview.sms.map(sms_view),
+        sms: preview.sms.as_ref().map(sms_view),
         error,
     }
 }
 
-fn sms_view(size: SmsSize) -> SmsView {
+fn sms_view(size: &SmsSize) -> SmsView {
     SmsView {
         encoding: size.encoding.as_str(),
         parts: size.parts,
         characters_left: size.left,
-        ucs2_because: size.outside_gsm,
+        ucs2_because: size.outside_gsm.clone(),
     }
 }

@@ -173,7 +173,7 @@ impl Problem {
     /// 409: the CRM's own database has these records.
     pub fn kept_elsewhere(kind: RecordKind) -> Self {
         let detail = format!(
-            "{kind} records are read from the CRM's own database (setting records.sql.{kind}): change them there"
+            "{kind} records are read from the CRM's own database (setting records.sql.{kind}): list and change them there"
         );
         Self::conflict("urn:vestnik:kept-elsewhere", "These records are kept elsewhere", detail)
     }

@@ -15,6 +15,7 @@ use super::notifications::page_limit;
 use super::problem::{FieldError, Problem};
 use crate::domain::record::FieldProblem;
 use crate::domain::{Channel, Recipient, Record, RecordId, RecordKind};
+use crate::records::RecordSource as _;
 use crate::store::{KeptRecord, RecordFilter, SaveHow, Saved, Scope};
 
 /// Our own part of a record on the wire; the CRM's fields stand beside it.
@@ -73,7 +74,7 @@ pub(super) struct RecordQuery {
     get, path = "/v1/{records}/{id}", tag = "records", security(("key" = [])),
     params(("records" = Records, Path, description = "Its kind"), ("id" = String, Path, description = "Its id")),
     responses(
-        (status = 200, body = Object, description = "`id`, its fields, and `_meta` with its times"),
+        (status = 200, body = Object, description = "`id`, its fields, and where it is kept here `_meta` with its times"),
         (status = 404, body = Problem, description = "There is none")
     )
 )]
@@ -83,8 +84,13 @@ pub(super) async fn show(
     ValidPath((records, id)): ValidPath<(Records, String)>,
 ) -> Result<Json<Value>, Problem> {
     caller.may(Scope::Read)?;
-    let kind = built_in(&api, records)?;
+    let kind = RecordKind::from(records);
     let id = RecordId::parse(kind, &id).map_err(|_| none(kind))?;
+    if api.delivery.records().is_elsewhere(kind) {
+        // As its own database has it, and as a template would see it.
+        let found = api.delivery.records().load(kind, vec![id]).await?.pop();
+        return found.map(|record| Json(record.to_data())).ok_or_else(|| none(kind));
+    }
     let found = api.store.records(kind, vec![id]).await?.pop();
     found.map(|kept| Json(view(&kept))).ok_or_else(|| none(kind))
 }

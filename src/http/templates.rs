@@ -102,14 +102,22 @@ pub(super) async fn save(
 ) -> Result<Json<TemplateView>, Problem> {
     caller.may(Scope::Manage)?;
     let id = TemplateId::parse(&id).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
-    let checked = api.delivery.renderer().check(&value)?;
+    let value = Arc::new(value);
+    let checked = api.delivery.renderer().check_apart(Arc::clone(&value)).await?;
     let variables = checked.variables.clone();
     let warnings = warnings(&api, checked).await;
     if query.dry_run {
-        let view = TemplateView { id: id.to_string(), version: None, saved_at: None, variables, warnings, body: value };
+        let view = TemplateView {
+            id: id.to_string(),
+            version: None,
+            saved_at: None,
+            variables,
+            warnings,
+            body: Arc::unwrap_or_clone(value),
+        };
         return Ok(Json(view));
     }
-    let saved = api.store.save_template(id.clone(), Arc::new(value), api.clock.now()).await?;
+    let saved = api.store.save_template(id.clone(), value, api.clock.now()).await?;
     api.delivery.renderer().forget(&id);
     Ok(Json(TemplateView { warnings, ..view(&api, saved) }))
 }
@@ -190,7 +198,7 @@ pub(super) async fn warnings(api: &Api, checked: Checked) -> Vec<TemplateWarning
         fields.insert(kind.as_str(), known.into_iter().collect());
     }
     let known = |kind: &str| fields.get(kind).cloned().unwrap_or_default();
-    let unknown = unknown_fields(&checked.variables, &known);
+    let unknown = unknown_fields(&checked.fields, &known);
     checked.warnings.into_iter().chain(unknown).map(warning).collect()
 }
 

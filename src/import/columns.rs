@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Mapping, known};
+use super::{Mapping, known, rejected};
 use crate::domain::RecordKind;
 
 /// A table with more columns than this has only its first ones named in an error.
@@ -23,6 +23,8 @@ pub(super) struct Columns {
     /// For each column the names from the record's top to its field.
     paths: Vec<Option<Vec<String>>>,
     id: usize,
+    /// A table of rejected rows that was written here.
+    pub(super) is_ours: bool,
 }
 
 impl Columns {
@@ -32,11 +34,13 @@ impl Columns {
         if let Some(lost) = map.iter().find(|mapping| !header.iter().any(|header| same(header, &mapping.header))) {
             return Err(format!("there is no column “{}” to map; {}", lost.header, seen(header)));
         }
+        let is_ours = rejected::is_ours(header);
         let field = |header: &String| {
             let header = header.trim();
             match map.iter().find(|mapping| same(header, &mapping.header)) {
                 Some(mapping) => mapping.field.clone(),
-                None if header.is_empty() || super::rejected::is_our_column(header) => None,
+                None if header.is_empty() => None,
+                None if is_ours => rejected::field(header).map(str::to_owned),
                 None => Some(known::field(kind, header).unwrap_or(header).to_owned()),
             }
         };
@@ -63,7 +67,7 @@ impl Columns {
         let Some(id) = paths.iter().position(|path| path.as_ref().is_some_and(|path| path.as_slice() == ["id"])) else {
             return Err(format!("no column is the id: map one to it, like “Number=id”; {}", seen(header)));
         };
-        Ok(Columns { all, paths, id })
+        Ok(Columns { all, paths, id, is_ours })
     }
 
     /// The id and the other fields of a row. Cells without text say nothing.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::columns::Columns;
 use super::decode::Decoder;
 use super::lines::Lines;
+use super::rejected;
 use super::start::{self, START_BYTES};
 use super::table::{Cells, Table};
 use super::{FileProblem, Format, Found, Given, ImportOptions};
@@ -163,8 +164,19 @@ fn row(
         return Ok(());
     }
     let is_text = cells.iter().all(|cell| std::str::from_utf8(cell).is_ok());
-    let texts: Vec<String> = cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+    let mut texts: Vec<String> = cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+    if columns.as_ref().map_or_else(|| rejected::is_ours(&texts), |columns| columns.is_ours) {
+        for text in &mut texts {
+            if rejected::as_given(text) != text {
+                // What is taken off is the quote in front.
+                text.remove(0);
+            }
+        }
+    }
     let Some(columns) = columns else {
+        if start::is_separator_row(&texts) {
+            return Ok(());
+        }
         if !is_text {
             return Err(FileProblem::new(line, no_text(found)));
         }

@@ -9,6 +9,8 @@ use crate::domain::Record;
 
 /// The columns that a table of rejected rows has more than the rows: a mended one can be imported as it is.
 const OUR_COLUMNS: [&str; 2] = ["rejected line", "rejected because"];
+/// Goes before the header of a column that was dropped, so that it is dropped again.
+const DROPPED: &str = "dropped: ";
 /// What a row that is too long is cut to, cell by cell.
 const CUT_CHARACTERS: usize = 60;
 
@@ -57,14 +59,28 @@ impl Given {
     }
 }
 
-pub(super) fn is_our_column(header: &str) -> bool {
+/// Whether a table with this header is one of ours: its other headers are fields, not names for them.
+pub(super) fn is_ours(header: &[String]) -> bool {
+    OUR_COLUMNS.iter().all(|ours| header.iter().any(|header| header.trim() == *ours))
+}
+
+/// The field that a column of a table of ours becomes.
+pub(super) fn field(header: &str) -> Option<&str> {
+    (!is_our_column(header) && !header.starts_with(DROPPED.trim_end())).then_some(header)
+}
+
+fn is_our_column(header: &str) -> bool {
     OUR_COLUMNS.contains(&header)
 }
 
 /// A file of rejected rows.
 pub enum RejectedFile<W: Write> {
-    /// A table with the columns of the import, for a spreadsheet to open.
-    Csv(Box<csv::Writer<W>>),
+    /// A table with the fields of the import, for a spreadsheet to open.
+    Csv {
+        writer: Box<csv::Writer<W>>,
+        /// Columns that are there already, as ours.
+        left_out: Vec<usize>,
+    },
     /// A line of JSON for each row, for programs.
     Ndjson(W),
 }
@@ -74,15 +90,18 @@ impl<W: Write> RejectedFile<W> {
     pub fn csv(mut to: W, columns: &[Column], delimiter: Option<Delimiter>) -> io::Result<Self> {
         // Without the mark, Excel takes UTF-8 for the encoding of the machine.
         to.write_all("\u{feff}".as_bytes())?;
+        // One that is recognised when the file comes back.
+        let delimiter = delimiter.filter(|delimiter| Delimiter::USUAL.contains(delimiter));
         let delimiter = delimiter.map_or(b',', Delimiter::byte);
         let mut writer = csv::WriterBuilder::new().delimiter(delimiter).flexible(true).from_writer(to);
         let mut header = OUR_COLUMNS.map(str::to_owned).to_vec();
         match columns {
             [] => header.push("row".to_owned()),
-            columns => header.extend(columns.iter().map(|column| harmless(&column.header))),
+            columns => header.extend(columns.iter().filter(|column| !is_left_out(column)).map(heading)),
         }
         writer.write_record(&header)?;
-        Ok(RejectedFile::Csv(Box::new(writer)))
+        let left_out = columns.iter().enumerate().filter(|(_, column)| is_left_out(column)).map(|(at, _)| at);
+        Ok(RejectedFile::Csv { writer: Box::new(writer), left_out: left_out.collect() })
     }
 
     pub fn ndjson(to: W) -> Self {
@@ -91,10 +110,13 @@ impl<W: Write> RejectedFile<W> {
 
     pub fn write(&mut self, rejected: &Rejected) -> io::Result<()> {
         match self {
-            RejectedFile::Csv(writer) => {
+            RejectedFile::Csv { writer, left_out } => {
                 let line = rejected.line.to_string();
                 let cells: Vec<&str> = match &rejected.row {
-                    Given::Cells(cells) => cells.iter().map(String::as_str).collect(),
+                    Given::Cells(cells) => {
+                        let kept = cells.iter().enumerate().filter(|(at, _)| !left_out.contains(at));
+                        kept.map(|(_, cell)| cell.as_str()).collect()
+                    }
                     Given::Line(line) => vec![line],
                 };
                 let all = [line.as_str(), &rejected.reason].into_iter().chain(cells);
@@ -107,26 +129,51 @@ impl<W: Write> RejectedFile<W> {
         }
     }
 
-    pub fn finish(self) -> io::Result<()> {
+    /// What was written to, with every row in it.
+    pub fn finish(self) -> io::Result<W> {
         match self {
-            RejectedFile::Csv(mut writer) => writer.flush(),
-            RejectedFile::Ndjson(mut to) => to.flush(),
+            RejectedFile::Csv { writer, .. } => writer.into_inner().map_err(csv::IntoInnerError::into_error),
+            RejectedFile::Ndjson(mut to) => {
+                to.flush()?;
+                Ok(to)
+            }
         }
     }
 }
 
+fn is_left_out(column: &Column) -> bool {
+    column.field.is_none() && is_our_column(&column.header)
+}
+
+/// A header that means the same wherever it is read: the field itself.
+fn heading(column: &Column) -> String {
+    match &column.field {
+        Some(field) => harmless(field),
+        None if column.header.is_empty() || column.header.starts_with(DROPPED.trim_end()) => column.header.clone(),
+        None => format!("{DROPPED}{}", column.header),
+    }
+}
+
 /// A cell that a spreadsheet does not take for a formula. Phone numbers and amounts stay as they are: what is only
-/// signs and digits computes nothing.
+/// signs and digits computes nothing. [`as_given`] takes back what this adds, and nothing else.
 fn harmless(cell: &str) -> String {
-    let is_number = |text: &str| {
-        text.contains(|letter: char| letter.is_ascii_digit())
-            && text.chars().all(|letter| letter.is_ascii_digit() || " +-().,".contains(letter))
-    };
+    let is_number = |text: &str| text.chars().all(|letter| letter.is_ascii_digit() || " +-().,".contains(letter));
     match cell.chars().next() {
         Some('=' | '@' | '\t' | '\r') => format!("'{cell}"),
         Some('+' | '-') if !is_number(cell) => format!("'{cell}"),
+        Some('\'') if begins_with_sign(cell) => format!("'{cell}"),
         _ => cell.to_owned(),
     }
+}
+
+/// A cell of a table of ours, as it was before.
+pub(super) fn as_given(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| begins_with_sign(rest)).unwrap_or(cell)
+}
+
+/// Behind any number of quotes.
+fn begins_with_sign(cell: &str) -> bool {
+    cell.trim_start_matches('\'').starts_with(['=', '+', '-', '@', '\t', '\r'])
 }
 
 #[cfg(test)]
@@ -144,23 +191,30 @@ mod tests {
             ("+7999", "+7999"),
             ("+7 (999) 123-45-67", "+7 (999) 123-45-67"),
             ("-12,50", "-12,50"),
-            ("-", "'-"),
+            ("-", "-"),
+            ("'", "'"),
+            ("'=1", "''=1"),
+            ("'-5", "''-5"),
+            ("'Анна", "'Анна"),
             ("Анна", "Анна"),
             ("", ""),
         ] {
             assert_eq!(harmless(cell), expected);
+            assert_eq!(as_given(expected), cell);
         }
     }
 
     #[test]
-    fn a_table_has_the_columns_of_the_import() {
-        let columns = ["ИД", "Имя"].map(|header| Column { header: header.into(), field: Some(header.into()) });
+    fn a_table_has_the_fields_of_the_import() {
+        let columns = [("ИД", Some("id")), ("Имя", None), ("rejected line", None), ("", None), ("dropped: x", None)];
+        let columns = columns.map(|(header, field)| Column { header: header.into(), field: field.map(str::to_owned) });
         let mut text = Vec::new();
         let mut file = RejectedFile::csv(&mut text, &columns, Delimiter::parse(";")).unwrap();
-        let row = Given::Cells(vec!["1".into(), "=x;\"y\"".into(), "too many".into()]);
+        let row = Given::Cells(vec!["1".into(), "=x;\"y\"".into(), "9".into(), "too few".into()]);
         file.write(&Rejected { line: 2, reason: "3 cells".into(), row }).unwrap();
         file.finish().unwrap();
-        let expected = "\u{feff}rejected line;rejected because;ИД;Имя\n2;3 cells;1;\"'=x;\"\"y\"\"\";too many\n";
+        let expected = "\u{feff}rejected line;rejected because;id;dropped: Имя;;dropped: x\n\
+            2;3 cells;1;\"'=x;\"\"y\"\"\";too few\n";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
     }
 

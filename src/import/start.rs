@@ -8,6 +8,8 @@ pub(super) const START_BYTES: usize = 64 * 1024;
 /// Rows by which a delimiter is recognised.
 const ROWS: usize = 20;
 
+const SEPARATOR: &[u8] = b"sep=";
+
 /// What begins so is no text, and what it is.
 const NO_TEXT: &[(&[u8], &str)] = &[
     (b"PK\x03\x04", "an Excel workbook (.xlsx) or another ZIP archive"),
@@ -78,7 +80,12 @@ pub(super) fn format(text: &[u8], given: Option<Format>) -> Result<Format, FileP
 
 /// The delimiter of a table that starts so: the one by which most rows have as many cells as the header, and of these
 /// the one by which they have most. The comma for a single column.
+///
+/// Excel's first line `sep=;` says it.
 pub(super) fn delimiter(text: &[u8], is_whole: bool) -> Delimiter {
+    if let Some(delimiter) = separator(text.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default()) {
+        return delimiter;
+    }
     let fit = |delimiter: Delimiter| {
         let mut cells: Vec<usize> = Vec::new();
         let mut each = |line: u64, row: &super::table::Cells<'_>| {
@@ -97,6 +104,22 @@ pub(super) fn delimiter(text: &[u8], is_whole: bool) -> Delimiter {
     };
     let fits = Delimiter::USUAL.into_iter().filter_map(|delimiter| Some((fit(delimiter)?, delimiter)));
     fits.max_by_key(|(fit, _)| *fit).map_or(Delimiter::USUAL[0], |(_, delimiter)| delimiter)
+}
+
+/// What Excel's line `sep=;` names.
+fn separator(line: &[u8]) -> Option<Delimiter> {
+    let (name, named) = line.split_at_checked(SEPARATOR.len())?;
+    let [byte] = named else { return None };
+    name.eq_ignore_ascii_case(SEPARATOR).then(|| Delimiter::parse(char::from(*byte).encode_utf8(&mut [0; 4])))?
+}
+
+/// Whether these cells are that line, parted by what it names or by something else.
+pub(super) fn is_separator_row(cells: &[String]) -> bool {
+    match cells {
+        [line] => separator(line.as_bytes()).is_some(),
+        [name, rest] => name.as_bytes().eq_ignore_ascii_case(SEPARATOR) && rest.is_empty(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -140,6 +163,9 @@ mod tests {
             ("id;name, full\n1;Anna\n2;Boris\n", b';'),
             ("id\tname\n1\ta,b;c|d\n", b'\t'),
             ("id|name|phone\n1|a,b|c\n", b'|'),
+            ("sep=;\r\nid;a,b,c\r\n1;a,b,c\r\n", b';'),
+            ("SEP=\t\nid,a,b\n", b'\t'),
+            ("sep=^\nid^a\n", b'^'),
             ("id\n1\n", b','),
             ("", b','),
         ] {

@@ -21,10 +21,11 @@ impl DayWindow {
         DayWindow { limit, counts: [0; QUARTERS], newest: 0, sum: 0 }
     }
 
-    /// How long until there is room; nothing means now.
-    pub(super) fn wait(&mut self, now: u64) -> u64 {
+    /// How long until there is room; nothing means now. What weighs more than a day takes a whole one.
+    pub(super) fn wait(&mut self, weight: u64, now: u64) -> u64 {
         self.advance(now);
-        if self.sum < self.limit {
+        let weight = weight.min(self.limit.max(1));
+        if self.sum + weight <= self.limit {
             return 0;
         }
         // The first quarter whose end makes room. With a limit of zero none does, and a day is as good as any time.
@@ -32,7 +33,7 @@ impl DayWindow {
         for age in (0..QUARTERS as u64).rev() {
             let Some(quarter) = self.newest.checked_sub(age) else { continue };
             left -= self.counts[slot(quarter)];
-            if left < self.limit {
+            if left + weight <= self.limit {
                 return ((quarter + QUARTERS as u64) * QUARTER).saturating_sub(now).max(1);
             }
         }
@@ -40,8 +41,8 @@ impl DayWindow {
     }
 
     /// Only after [`wait`](DayWindow::wait) said nothing.
-    pub(super) fn take(&mut self, now: u64) {
-        self.add(now, now, 1);
+    pub(super) fn take(&mut self, weight: u64, now: u64) {
+        self.add(now, now, weight);
     }
 
     /// Counts what left at `at`, perhaps before this process began.

@@ -3,7 +3,7 @@
 //! Only the head of a line looks at the budget; the others wait for their turn, so a free message wakes one waiter and
 //! not all. Who waits for a resting recipient does so outside the line and holds nobody up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -20,8 +20,9 @@ pub(super) struct Lines {
 struct Line {
     /// Tokio's lock is fair: turns come in the order of asking.
     turn: tokio::sync::Mutex<()>,
-    /// The one whose turn it is included.
-    waiting: AtomicUsize,
+    /// What those in line weigh together, the one whose turn it is included. Each counts for a burst at most: what is
+    /// heavier holds up those behind it by nobody knows how much, for it may take either part of the rate.
+    waiting: AtomicU64,
 }
 
 impl Lines {
@@ -38,33 +39,43 @@ impl Lines {
 }
 
 /// A place in a line; dropping it, also by cancelling, leaves the line.
-struct Place<'a>(&'a Line);
+struct Place<'a> {
+    line: &'a Line,
+    weight: u64,
+}
 
 impl<'a> Place<'a> {
-    fn enter(line: &'a Line) -> (Self, usize) {
-        let ahead = line.waiting.fetch_add(1, Ordering::Relaxed);
-        (Place(line), ahead)
+    fn enter(line: &'a Line, weight: u64) -> (Self, u64) {
+        let ahead = line.waiting.fetch_add(weight, Ordering::Relaxed);
+        (Place { line, weight }, ahead)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.line.waiting.fetch_sub(self.weight, Ordering::Relaxed);
     }
 }
 
 impl Budget {
-    /// Waits until one message to `recipient` is reserved. Answers at once when it cannot be by `deadline`.
+    /// Waits until one message of this weight to `recipient` is reserved. Answers at once when it cannot be by
+    /// `deadline`.
     ///
     /// Cancel safe: dropped, it has reserved nothing.
-    pub async fn acquire(&self, lane: Lane, recipient: RecipientKey, deadline: Instant) -> Result<(), Busy> {
+    pub async fn acquire(
+        &self,
+        lane: Lane,
+        recipient: RecipientKey,
+        weight: u32,
+        deadline: Instant,
+    ) -> Result<(), Busy> {
         loop {
             let now = Instant::now();
             // Who comes while others stand in line does not go past them.
             let obstacle = if self.lines.is_waiting(lane) {
                 self.recipient_rests_for(recipient, now).map(|wait| (wait, WaitReason::RecipientPaused))
             } else {
-                match self.take(lane, recipient, now) {
+                match self.take(lane, recipient, weight, now) {
                     Permit::Now => return Ok(()),
                     Permit::Later { wait, reason } => Some((wait, reason)),
                 }
@@ -73,7 +84,7 @@ impl Budget {
                 Some((wait, reason)) if now + wait > deadline => return Err(Busy { retry_after: wait, reason }),
                 Some((wait, WaitReason::RecipientPaused)) => sleep_until(now + wait).await,
                 Some(_) | None => {
-                    if self.stand_in_line(lane, recipient, deadline).await? {
+                    if self.stand_in_line(lane, recipient, weight, deadline).await? {
                         return Ok(());
                     }
                 }
@@ -82,9 +93,16 @@ impl Budget {
     }
 
     /// Whether a message was reserved; not, when it turned out at the head that the recipient rests.
-    async fn stand_in_line(&self, lane: Lane, recipient: RecipientKey, deadline: Instant) -> Result<bool, Busy> {
+    async fn stand_in_line(
+        &self,
+        lane: Lane,
+        recipient: RecipientKey,
+        weight: u32,
+        deadline: Instant,
+    ) -> Result<bool, Busy> {
         let line = self.lines.of(lane);
-        let (_place, ahead) = Place::enter(line);
+        let counted = u64::from(weight.max(1)).min(self.state().rate.smallest_burst());
+        let (_place, ahead) = Place::enter(line, counted);
         let busy = |wait, reason| Err(Busy { retry_after: wait, reason });
         if let Some(wait) = self.too_late_after(lane, ahead, deadline) {
             return busy(wait, WaitReason::Rate);
@@ -94,7 +112,7 @@ impl Budget {
         };
         loop {
             let now = Instant::now();
-            match self.take(lane, recipient, now) {
+            match self.take(lane, recipient, weight, now) {
                 Permit::Now => return Ok(true),
                 Permit::Later { wait, reason } if now + wait > deadline => return busy(wait, reason),
                 Permit::Later { reason: WaitReason::RecipientPaused, .. } => return Ok(false),
@@ -109,8 +127,8 @@ impl Budget {
     }
 
     /// Whether those ahead alone use up all that comes free until the deadline; then, about how long they need.
-    fn too_late_after(&self, lane: Lane, ahead: usize, deadline: Instant) -> Option<Duration> {
-        let (now, ahead) = (self.nanos(Instant::now()), ahead as u64);
+    fn too_late_after(&self, lane: Lane, ahead: u64, deadline: Instant) -> Option<Duration> {
+        let now = self.nanos(Instant::now());
         let state = self.state();
         let room = state.rate.room_until(lane, now, self.nanos(deadline));
         (room <= ahead).then(|| Duration::from_nanos(state.rate.interval(lane).saturating_mul(ahead + 1)))

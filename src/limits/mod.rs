@@ -4,6 +4,9 @@
 //! message or says how long to wait, [`Budget::acquire`] waits. Afterwards it is told how it went
 //! ([`throttled`](Budget::throttled), [`succeeded`](Budget::succeeded)). Time is passed in, so every wait can be
 //! tested without waiting. A message that was reserved and then not sent stays counted: the safe side.
+//!
+//! A message weighs what its provider counts it as ([`Content::weight`](crate::domain::Content::weight)): an SMS of
+//! three parts spends three of the rate and three of the day.
 
 mod day;
 mod line;
@@ -100,16 +103,18 @@ impl Budget {
         Budget { origin: now, state: Mutex::new(state), is_troubled: AtomicBool::new(false), lines: Lines::default() }
     }
 
-    /// Reserves one message to `recipient`, or tells how long until one might be free.
-    pub fn take(&self, lane: Lane, recipient: RecipientKey, now: Instant) -> Permit {
+    /// Reserves one message of this weight to `recipient`, or tells how long until there might be room for it.
+    pub fn take(&self, lane: Lane, recipient: RecipientKey, weight: u32, now: Instant) -> Permit {
+        // A message that weighs nothing would go past every limit.
+        let weight = u64::from(weight.max(1));
         let direct_waits = lane == Lane::Queued && self.lines.is_waiting(Lane::Direct);
         let now = self.nanos(now);
         let mut state = self.state();
         let waits = [
             (state.pauses.whole_until().saturating_sub(now), WaitReason::AccountPaused),
             (state.pauses.recipient_until(recipient).saturating_sub(now), WaitReason::RecipientPaused),
-            (state.day.as_mut().map_or(0, |day| day.wait(now)), WaitReason::Day),
-            (state.rate.wait(lane, now), WaitReason::Rate),
+            (state.day.as_mut().map_or(0, |day| day.wait(weight, now)), WaitReason::Day),
+            (state.rate.wait(lane, weight, now), WaitReason::Rate),
             // Somebody stands there and waits for what would be taken here.
             (if direct_waits { state.rate.interval(Lane::Direct) } else { 0 }, WaitReason::Rate),
         ];
@@ -118,14 +123,15 @@ impl Budget {
         if wait > 0 {
             return Permit::Later { wait: Duration::from_nanos(wait), reason };
         }
-        state.rate.take(lane, now);
+        state.rate.take(lane, weight, now);
         if let Some(day) = &mut state.day {
-            day.take(now);
+            day.take(weight, now);
         }
         Permit::Now
     }
 
-    /// Counts what already left within the last 24 hours, so that a restart does not begin a new day.
+    /// Counts what already left within the last 24 hours, so that a restart does not begin a new day. `count` is the
+    /// sum of the weights, as far as it is known.
     pub fn remember_sent(&self, count: u64, ago: Duration, now: Instant) {
         let now = self.nanos(now);
         if let Some(day) = &mut self.state().day {

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod weight;
+
 const ANN: RecipientKey = RecipientKey(1);
 const BOB: RecipientKey = RecipientKey(2);
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,7 +55,7 @@ proptest! {
         for (millis, is_direct) in asks {
             at += Duration::from_millis(millis);
             let lane = if is_direct { Lane::Direct } else { Lane::Queued };
-            if is_now(budget.take(lane, ANN, start + at)) {
+            if is_now(budget.take(lane, ANN, 1, start + at)) {
                 all.push(at);
                 if !is_direct {
                     queued.push(at);
@@ -80,16 +82,16 @@ proptest! {
         let allowed = if is_rounded { Duration::from_secs_f64(1.0 / per_second) + Duration::from_nanos(2) } else { Duration::ZERO };
         let mut at = start + Duration::from_millis(greedy_before);
         for _ in 0..60 {
-            while is_now(budget.take(Lane::Queued, BOB, at)) {}
-            let wait = wait_of(budget.take(Lane::Direct, ANN, at));
+            while is_now(budget.take(Lane::Queued, BOB, 1, at)) {}
+            let wait = wait_of(budget.take(Lane::Direct, ANN, 1, at));
             prop_assert!(wait <= allowed, "{wait:?} after the queue took all");
             if wait > Duration::ZERO {
-                prop_assert!(is_now(budget.take(Lane::Direct, ANN, at + wait)), "the wait was not the truth");
+                prop_assert!(is_now(budget.take(Lane::Direct, ANN, 1, at + wait)), "the wait was not the truth");
             }
             at += spacing.max(wait);
             // Between two direct sends the queue asks all the time.
             for part in 0..10 {
-                while is_now(budget.take(Lane::Queued, BOB, at - spacing + spacing * part / 10)) {}
+                while is_now(budget.take(Lane::Queued, BOB, 1, at - spacing + spacing * part / 10)) {}
             }
         }
     }
@@ -103,10 +105,10 @@ proptest! {
     ) {
         let (start, lane) = (Instant::now(), if is_direct { Lane::Direct } else { Lane::Queued });
         let budget = budget(per_second, burst, share, start);
-        while is_now(budget.take(lane, ANN, start)) {}
-        let wait = wait_of(budget.take(lane, ANN, start));
-        prop_assert!(!is_now(budget.take(lane, ANN, start + wait - Duration::from_nanos(1))));
-        prop_assert!(is_now(budget.take(lane, ANN, start + wait)));
+        while is_now(budget.take(lane, ANN, 1, start)) {}
+        let wait = wait_of(budget.take(lane, ANN, 1, start));
+        prop_assert!(!is_now(budget.take(lane, ANN, 1, start + wait - Duration::from_nanos(1))));
+        prop_assert!(is_now(budget.take(lane, ANN, 1, start + wait)));
     }
 
     #[test]
@@ -124,12 +126,12 @@ proptest! {
         let mut at = Duration::ZERO;
         for minutes in asks {
             at += minute * u32::try_from(minutes).unwrap();
-            match budget.take(Lane::Queued, ANN, start + at) {
+            match budget.take(Lane::Queued, ANN, 1, start + at) {
                 Permit::Now => sent.push(base + at),
                 Permit::Later { wait, reason } => {
                     prop_assert_eq!(reason, WaitReason::Day);
                     let later = start + at + wait;
-                    prop_assert!(limit == 0 || !is_now(budget.take(Lane::Queued, ANN, later - Duration::from_nanos(1))));
+                    prop_assert!(limit == 0 || !is_now(budget.take(Lane::Queued, ANN, 1, later - Duration::from_nanos(1))));
                 }
             }
         }
@@ -142,7 +144,7 @@ proptest! {
         if let Some(oldest) = sent.first().filter(|_| limit > 0) {
             let forgotten = start + (*oldest + day + Duration::from_secs(15 * 60)).saturating_sub(base).max(at);
             if sent.iter().filter(|at| *at > oldest).count() < sent.len().min(limit as usize) {
-                prop_assert!(is_now(budget.take(Lane::Queued, ANN, forgotten)));
+                prop_assert!(is_now(budget.take(Lane::Queued, ANN, 1, forgotten)));
             }
         }
     }
@@ -169,7 +171,7 @@ proptest! {
                 .filter(|(pause, of)| pause.scope != ThrottleScope::Recipient || *of == asked)
                 .map(|(pause, _)| pause.until)
                 .max();
-            let permit = budget.take(Lane::Queued, RecipientKey(asked), at);
+            let permit = budget.take(Lane::Queued, RecipientKey(asked), 1, at);
             let expected = holding.map_or(Duration::ZERO, |until| until.saturating_duration_since(at));
             prop_assert!(wait_of(permit) >= expected);
             // A guess that widened to the account also rests the chat, which may have struck more often.
@@ -213,9 +215,9 @@ fn a_resting_recipient_rests_alone_and_its_strikes_are_its_own() {
     let budget = budget(1000.0, 100, 0.2, start);
     let first = budget.throttled(ThrottleScope::Recipient, ANN, SECOND, start);
     assert_eq!(first, Pause { scope: ThrottleScope::Recipient, until: start + SECOND });
-    let permit = budget.take(Lane::Direct, ANN, start);
+    let permit = budget.take(Lane::Direct, ANN, 1, start);
     assert_eq!(permit, Permit::Later { wait: SECOND, reason: WaitReason::RecipientPaused });
-    assert!(is_now(budget.take(Lane::Queued, BOB, start)));
+    assert!(is_now(budget.take(Lane::Queued, BOB, 1, start)));
     assert_eq!(budget.throttled(ThrottleScope::Recipient, BOB, SECOND, start).scope, ThrottleScope::Recipient);
 
     let second = budget.throttled(ThrottleScope::Recipient, ANN, SECOND, first.until);
@@ -233,10 +235,10 @@ fn where_the_scope_is_a_guess_a_second_chat_makes_it_the_account() {
     let throttled = |recipient, at| budget.throttled(ThrottleScope::Recipient, recipient, SECOND * 7, at).scope;
     assert_eq!(throttled(ANN, start), ThrottleScope::Recipient);
     assert_eq!(throttled(ANN, start + SECOND), ThrottleScope::Recipient);
-    assert!(is_now(budget.take(Lane::Queued, BOB, start + SECOND)));
+    assert!(is_now(budget.take(Lane::Queued, BOB, 1, start + SECOND)));
     // Within the first one's pause: it must be the bot.
     assert_eq!(throttled(BOB, start + SECOND * 2), ThrottleScope::Account);
-    let permit = budget.take(Lane::Queued, RecipientKey(3), start + SECOND * 2);
+    let permit = budget.take(Lane::Queued, RecipientKey(3), 1, start + SECOND * 2);
     assert_eq!(permit, Permit::Later { wait: SECOND * 7, reason: WaitReason::AccountPaused });
     // Long after both: a chat again.
     assert_eq!(throttled(BOB, start + SECOND * 100), ThrottleScope::Recipient);
@@ -266,8 +268,8 @@ fn nonsense_settings_make_a_slow_budget_and_no_panic() {
     for per_second in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e300, 1e-300] {
         for share in [f64::NAN, -1.0, 0.0, 1.0, 7.0] {
             let budget = Budget::new(&settings(per_second, 0, Some(0), share), ScopeRule::Stated, start);
-            let _ = budget.take(Lane::Direct, ANN, start);
-            let _ = budget.take(Lane::Queued, ANN, start + SECOND);
+            let _ = budget.take(Lane::Direct, ANN, 1, start);
+            let _ = budget.take(Lane::Queued, ANN, 1, start + SECOND);
         }
     }
 }
@@ -280,7 +282,7 @@ async fn waiters_of_a_lane_are_served_in_order_and_at_the_rate() {
     let waiters = (0..30).map(|n| {
         let (budget, served) = (&budget, &served);
         async move {
-            budget.acquire(Lane::Queued, ANN, start + SECOND * 60).await.unwrap();
+            budget.acquire(Lane::Queued, ANN, 1, start + SECOND * 60).await.unwrap();
             served.lock().unwrap().push((n, Instant::now() - start));
         }
     });
@@ -300,11 +302,11 @@ async fn direct_waiters_go_before_queued_ones() {
     let waiter = |lane| {
         let (budget, order) = (&budget, &order);
         async move {
-            budget.acquire(lane, ANN, start + SECOND * 60).await.unwrap();
+            budget.acquire(lane, ANN, 1, start + SECOND * 60).await.unwrap();
             order.lock().unwrap().push(lane);
         }
     };
-    assert!(is_now(budget.take(Lane::Direct, ANN, start)));
+    assert!(is_now(budget.take(Lane::Direct, ANN, 1, start)));
     // The queued ones come first, and yet.
     let mut waiters: Vec<_> = (0..5).map(|_| waiter(Lane::Queued)).collect();
     waiters.extend((0..5).map(|_| waiter(Lane::Direct)));
@@ -316,14 +318,14 @@ async fn direct_waiters_go_before_queued_ones() {
 async fn a_wait_known_to_be_too_long_is_refused_at_once() {
     let start = Instant::now();
     let budget = budget(10.0, 1, 0.0, start);
-    let results = join_all((0..50).map(|_| budget.acquire(Lane::Direct, ANN, start + SECOND))).await;
+    let results = join_all((0..50).map(|_| budget.acquire(Lane::Direct, ANN, 1, start + SECOND))).await;
     // One at once, and one each tenth of a second until the deadline.
     let served = results.iter().filter(|result| result.is_ok()).count();
     assert!((10..=11).contains(&served), "{served}");
     assert!(Instant::now() - start <= SECOND);
     let refused_at = Instant::now();
     budget.throttled(ThrottleScope::Account, ANN, SECOND * 5, refused_at);
-    let busy = budget.acquire(Lane::Direct, ANN, refused_at + SECOND).await.unwrap_err();
+    let busy = budget.acquire(Lane::Direct, ANN, 1, refused_at + SECOND).await.unwrap_err();
     assert_eq!(busy, Busy { retry_after: SECOND * 5, reason: WaitReason::AccountPaused });
     assert_eq!(Instant::now(), refused_at);
 }
@@ -334,12 +336,12 @@ async fn who_waits_for_a_resting_recipient_holds_nobody_up() {
     let budget = budget(10.0, 1, 0.0, start);
     budget.throttled(ThrottleScope::Recipient, ANN, SECOND * 5, start);
     let resting = async {
-        budget.acquire(Lane::Queued, ANN, start + SECOND * 60).await.unwrap();
+        budget.acquire(Lane::Queued, ANN, 1, start + SECOND * 60).await.unwrap();
         Instant::now() - start
     };
     let other = async {
         for _ in 0..10 {
-            budget.acquire(Lane::Queued, BOB, start + SECOND * 60).await.unwrap();
+            budget.acquire(Lane::Queued, BOB, 1, start + SECOND * 60).await.unwrap();
         }
         Instant::now() - start
     };
@@ -351,11 +353,11 @@ async fn who_waits_for_a_resting_recipient_holds_nobody_up() {
 async fn who_gives_up_leaves_the_line_and_reserves_nothing() {
     let start = Instant::now();
     let budget = budget(10.0, 1, 0.0, start);
-    assert!(is_now(budget.take(Lane::Direct, ANN, start)));
+    assert!(is_now(budget.take(Lane::Direct, ANN, 1, start)));
     for _ in 0..20 {
-        let acquiring = budget.acquire(Lane::Direct, ANN, start + SECOND * 60);
+        let acquiring = budget.acquire(Lane::Direct, ANN, 1, start + SECOND * 60);
         assert!(tokio::time::timeout(Duration::from_millis(1), acquiring).await.is_err());
     }
     assert!(!budget.lines.is_waiting(Lane::Direct));
-    assert!(is_now(budget.take(Lane::Queued, ANN, start + SECOND / 10)));
+    assert!(is_now(budget.take(Lane::Queued, ANN, 1, start + SECOND / 10)));
 }

@@ -11,7 +11,7 @@ use super::smtp::{SmtpFault, SmtpStage};
 
 /// One way for a request to end without a proper answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum FaultKind {
     /// The connection is reset (RST) as if nobody had read the request. Not taken.
     ResetBeforeRead,
@@ -22,7 +22,6 @@ pub enum FaultKind {
     /// The request is read and never answered; the connection stays until the client leaves. **Taken.**
     Hang,
     /// 200 whose body is not JSON. **Taken.**
-    #[serde(rename = "rubbish_200")]
     Rubbish200,
     /// 200 whose body goes on and on: [`ENDLESS_BODY_BYTES`] in pieces, then the connection closes. **Taken.**
     EndlessBody,
@@ -35,11 +34,23 @@ pub enum FaultKind {
     /// 302 to another path. Not taken.
     Redirect,
     /// Email's, which has no requests and answers.
-    #[serde(untagged)]
     Smtp(SmtpFault),
 }
 
 impl FaultKind {
+    const OF_HTTP: [FaultKind; 10] = [
+        FaultKind::ResetBeforeRead,
+        FaultKind::ResetAfterRead,
+        FaultKind::CloseAfterRead,
+        FaultKind::Hang,
+        FaultKind::Rubbish200,
+        FaultKind::EndlessBody,
+        FaultKind::SlowHeaders,
+        FaultKind::BadGateway,
+        FaultKind::ServerErrorJson,
+        FaultKind::Redirect,
+    ];
+
     /// Whether the message counts as taken.
     pub const fn takes(self) -> bool {
         match self {
@@ -77,6 +88,28 @@ impl FaultKind {
     /// Whether a scenario may say itself if the message was taken.
     pub(super) fn takes_as_told(self) -> bool {
         matches!(self, FaultKind::BadGateway) || matches!(self, FaultKind::Smtp(fault) if fault.stage == SmtpStage::Dot)
+    }
+}
+
+impl TryFrom<String> for FaultKind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(kind) = FaultKind::OF_HTTP.into_iter().find(|kind| kind.name() == text) {
+            return Ok(kind);
+        }
+        text.parse().map(FaultKind::Smtp).map_err(|ours: String| {
+            format!(
+                "no such fault; known are {}, and for mail {ours}",
+                FaultKind::OF_HTTP.map(FaultKind::name).join(", ")
+            )
+        })
+    }
+}
+
+impl From<FaultKind> for String {
+    fn from(kind: FaultKind) -> String {
+        kind.name().into_owned()
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::answer::{Answer, Reply};
 use super::record::{Message, TakenSms};
 use super::request::{Request, form_pairs};
-use super::scenario::{ErrorCode, SmsScenario};
+use super::scenario::{ErrorCode, GatewayScenario, SmsScenario};
 use super::stage::{Dialect, Stage};
 use super::turns::{Throttle, Turn};
 use super::twilio::segments;
@@ -19,15 +19,24 @@ use crate::domain::Channel;
 /// What the record calls it.
 pub(super) const PROVIDER: &str = "smsc";
 const PATH: &str = "/sys/send.php";
+/// A question that sends nothing, and asks for the same login.
+const BALANCE: &str = "/sys/balance.php";
 const TEXT_LIMIT_CHARS: usize = 1000;
 
 pub(super) fn owns(path: &str) -> bool {
-    path == PATH
+    path == PATH || path == BALANCE
 }
 
 pub(super) fn reply(stage: &Stage, request: &Request) -> Reply {
     let scenario = stage.scenario();
     let scenario = &scenario.sms;
+    if request.path() == BALANCE {
+        let pairs = parameters(request);
+        return match knows(&scenario.gateway, &pairs) {
+            true => Answer::json(200, &json!({ "balance": "100.00" })).into(),
+            false => Refusal::Login.into_answer().into(),
+        };
+    }
     match checked(request, scenario) {
         Ok((message, segments)) => stage.play(Channel::Sms, scenario.behaviour(), &Wording { segments }, &message),
         Err(refusal) => {
@@ -89,17 +98,10 @@ impl Refusal {
 }
 
 fn checked(request: &Request, scenario: &SmsScenario) -> Result<(Message, u32), Refusal> {
-    let mut pairs: Vec<_> = form_pairs(request.query()).collect();
-    if request.content_type_is("application/x-www-form-urlencoded") {
-        pairs.extend(form_pairs(std::str::from_utf8(&request.body).unwrap_or_default()));
-    }
-    let get = |name: &str| {
-        pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    };
+    let pairs = parameters(request);
+    let get = |name: &str| given(&pairs, name);
     let gateway = &scenario.gateway;
-    let known = get("apikey") == Some(gateway.api_key.as_str())
-        || (get("login"), get("psw")) == (Some(gateway.login.as_str()), Some(gateway.password.as_str()));
-    if !known {
+    if !knows(gateway, &pairs) {
         return Err(Refusal::Login);
     }
     let (Some(phone), Some(text), Some("3")) = (get("phones"), get("mes"), get("fmt")) else {
@@ -139,6 +141,24 @@ fn checked(request: &Request, scenario: &SmsScenario) -> Result<(Message, u32), 
         ..Message::default()
     };
     Ok((message, segments))
+}
+
+fn parameters(request: &Request) -> Vec<(String, String)> {
+    let mut pairs: Vec<_> = form_pairs(request.query()).collect();
+    if request.content_type_is("application/x-www-form-urlencoded") {
+        pairs.extend(form_pairs(std::str::from_utf8(&request.body).unwrap_or_default()));
+    }
+    pairs
+}
+
+fn given<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+}
+
+fn knows(gateway: &GatewayScenario, pairs: &[(String, String)]) -> bool {
+    let get = |name: &str| given(pairs, name);
+    get("apikey") == Some(gateway.api_key.as_str())
+        || (get("login"), get("psw")) == (Some(gateway.login.as_str()), Some(gateway.password.as_str()))
 }
 
 /// The gateway's answers to one message.

@@ -10,6 +10,7 @@ mod fields;
 pub mod keys;
 pub mod ledger;
 pub mod lookup;
+mod mentions;
 pub mod migrations;
 pub mod opens;
 mod personal;

@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use super::sql::{ColumnType, RowsStatement, Statement};
+use crate::domain::RecordKind;
 
 /// What stands where an address was.
 pub const ERASED: &str = "erased";
@@ -25,4 +26,26 @@ const PARTS: &[&str] = &[
 pub(super) fn erase(ids: &[Uuid]) -> impl Iterator<Item = Statement> {
     let rows: Vec<_> = ids.iter().map(|id| vec![(*id).into()]).collect();
     PARTS.iter().map(move |sql| Statement::of_rows(RowsStatement { sql, columns: IDS }, rows.clone()))
+}
+
+/// Takes the id of a record out of notifications about it: for an id that is an address.
+pub(super) fn erase_id(kind: RecordKind, record: &str, ids: &[Uuid]) -> Option<Statement> {
+    const COLUMNS: &[(&str, ColumnType)] = &[("id", ColumnType::Id), ("record", ColumnType::Text)];
+    let sql = match kind {
+        RecordKind::Contact => {
+            "UPDATE notifications SET contact_id = 'erased' FROM ROWS given
+             WHERE notifications.id = given.id AND notifications.contact_id = given.record"
+        }
+        RecordKind::Deal => {
+            "UPDATE notifications SET deal_id = 'erased' FROM ROWS given
+             WHERE notifications.id = given.id AND notifications.deal_id = given.record"
+        }
+        RecordKind::Company => {
+            "UPDATE notifications SET company_id = 'erased' FROM ROWS given
+             WHERE notifications.id = given.id AND notifications.company_id = given.record"
+        }
+        RecordKind::Lead => return None,
+    };
+    let rows = ids.iter().map(|id| vec![(*id).into(), record.into()]).collect();
+    Some(Statement::of_rows(RowsStatement { sql, columns: COLUMNS }, rows))
 }

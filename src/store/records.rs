@@ -1,9 +1,10 @@
 //! The CRM records kept here: contacts, leads, deals, companies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::{Map, Value as Json};
 
 use super::StoreError;
 use super::fields::{self, HasKnownFields};
@@ -13,6 +14,9 @@ use crate::domain::{Channel, Record, RecordId, RecordKind};
 
 /// Records read or written in one call at most.
 pub const RECORDS_AT_ONCE: usize = 500;
+
+/// Each round somebody gets through: this many others would have to write the same record at once.
+const ROUNDS: usize = 100;
 
 /// Records, each with its whole content; the ledger's notifications name them by id and hold no copy.
 #[async_trait]
@@ -43,8 +47,8 @@ pub trait Records: Send + Sync {
     /// Whether there was one. What was sent about it stays: [`Erasures`](super::Erasures) is for that.
     async fn delete_record(&self, kind: RecordKind, id: RecordId) -> Result<bool, StoreError>;
 
-    /// The names of all fields that a record of this kind ever had, `id` among them, sorted; records within records
-    /// as `address.city`, as deep as two. Empty as long as there was no record. For checks of templates.
+    /// The names of fields that saved records of this kind had, `id` among them, sorted; records within records as
+    /// `address.city`, as deep as two. A name that looks like data, a phone number say, is none. Empty as long as there was no record. For checks of templates.
     async fn record_fields(&self, kind: RecordKind) -> Result<Vec<String>, StoreError>;
 }
 
@@ -129,9 +133,9 @@ impl<S: Sql + HasKnownFields> Records for S {
         at: Timestamp,
     ) -> Result<Vec<Saved>, StoreError> {
         const DOING: &str = "saving records";
-        /// Each round somebody gets through: this many others would have to write the same record at once.
-        const ROUNDS: usize = 100;
-        fields::remember(self, kind, &records).await?;
+        fields::load(self, kind).await?;
+        // Of what is saved; what is refused leaves nothing.
+        let mut names = BTreeSet::new();
         let mut saved = vec![Saved::Unchanged; records.len()];
         // Sorted by id, so that two who write the same ones lock them in the same order.
         let mut waiting: BTreeMap<RecordId, Vec<(usize, Record)>> = BTreeMap::new();
@@ -145,10 +149,15 @@ impl<S: Sql + HasKnownFields> Records for S {
                 .map(|found| (found.kept.record.id.clone(), found))
                 .collect();
             let (mut inserts, mut updates) = (Vec::new(), Vec::new());
+            let mut coming = HashMap::new();
             waiting.retain(|id, given| {
                 let found = present.remove(id);
+                if let Some(found) = &found {
+                    fields::add_new(self, &found.kept.record, &mut names);
+                }
                 let revision = found.as_ref().map(|found| found.revision);
                 let Some(record) = apply(found, given, how, &mut saved) else { return false };
+                fields::add_new(self, &record, coming.entry(id.clone()).or_default());
                 let row = |revision| new_row(&record, revision, at);
                 match revision {
                     None => inserts.push(row(at.as_microsecond())),
@@ -159,9 +168,12 @@ impl<S: Sql + HasKnownFields> Records for S {
             let inserted = self.write_rows(DOING, INSERT, inserts).await?;
             let updated = self.write_rows(DOING, UPDATE, updates).await?;
             for row in inserted.iter().chain(&updated) {
-                waiting.remove(&kept_id(kind, &row.text(0)?)?);
+                let id = kept_id(kind, &row.text(0)?)?;
+                waiting.remove(&id);
+                names.extend(coming.remove(&id).unwrap_or_default());
             }
             if waiting.is_empty() {
+                fields::remember(self, kind, names).await?;
                 return Ok(saved);
             }
         }
@@ -232,32 +244,35 @@ impl<S: Sql + HasKnownFields> Records for S {
     }
 }
 
-/// Takes fields out of those of the records that are there, whoever else saves them at the same time.
+/// Changes those of the records that are there, whoever else saves them at the same time. `clear` says whether it
+/// changed anything.
 pub(super) async fn clear_fields(
     sql: &impl Sql,
     kind: RecordKind,
-    ids: &[RecordId],
-    names: &[&str],
+    ids: Vec<RecordId>,
     at: Timestamp,
+    clear: impl Fn(&mut Map<String, Json>) -> bool + Send + Sync,
 ) -> Result<(), StoreError> {
-    let mut waiting: Vec<RecordId> = ids.to_vec();
-    while !waiting.is_empty() {
+    const DOING: &str = "clearing fields of records";
+    let mut waiting = ids;
+    for _ in 0..ROUNDS {
         let mut changes = Vec::new();
         for found in read(sql, kind, std::mem::take(&mut waiting)).await? {
             let mut fields = found.kept.record.fields().clone();
-            let had = fields.len();
-            fields.retain(|name, _| !names.contains(&name.as_str()));
-            if fields.len() < had {
+            if clear(&mut fields) {
                 waiting.push(found.kept.record.id.clone());
                 changes.push(new_row(&Record::from_kept(kind, found.kept.record.id, fields), found.revision, at));
             }
         }
-        for row in sql.write_rows("clearing fields of records", UPDATE, changes).await? {
+        for row in sql.write_rows(DOING, UPDATE, changes).await? {
             let id = kept_id(kind, &row.text(0)?)?;
             waiting.retain(|waiting| *waiting != id);
         }
+        if waiting.is_empty() {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(StoreError::unavailable(DOING, "others kept changing the same records"))
 }
 
 /// A record as it was found, and what to hold a change against.

@@ -5,8 +5,12 @@ use std::collections::BTreeSet;
 use super::compiled::locale_key;
 use super::engine::Engine;
 use super::filters::{IN_A_LANGUAGE, Language};
+use super::grammar::Objection;
+use super::html::Html;
 use super::parts::{EMAIL_ATTACHMENTS, Form, Part, at_start, parts};
-use super::{TemplateProblem, TemplateProblems, attachments, warnings};
+use super::position::place;
+use super::warnings::{self, FieldUse};
+use super::{TemplateProblem, TemplateProblems, attachments};
 use crate::domain::Channel;
 use crate::domain::template::{TemplateBody, TemplateVariant, WhatsAppTemplate};
 
@@ -15,6 +19,8 @@ use crate::domain::template::{TemplateBody, TemplateVariant, WhatsAppTemplate};
 pub struct Checked {
     /// Every variable that some part may read, sorted: `contact.name`, `deal.amount`.
     pub variables: Vec<String>,
+    /// Every field of a record among them, and where it is first.
+    pub fields: Vec<FieldUse>,
     /// What will work, but perhaps not as it was meant.
     pub warnings: Vec<TemplateProblem>,
 }
@@ -43,10 +49,26 @@ impl Engine {
         }
         let wants_text = |part: &Part<'_>| part.form == Form::EmailHtml;
         problems.extend(parts.iter().filter_map(|part| self.ready(part, wants_text(part)).err()));
+        problems.extend(self.unfit_for_telegram(&parts));
         if !problems.is_empty() {
             return Err(TemplateProblems(problems));
         }
-        Ok(Checked { variables: self.variables(body), warnings: warnings::of(body) })
+        let variables = self.variables(body);
+        let fields = warnings::fields(&parts, &variables);
+        Ok(Checked { variables, fields, warnings: warnings::of(body) })
+    }
+
+    /// What Telegram would refuse of its HTML. Looked at before a template is saved and not when it is sent: what was saved
+    /// once may still go through.
+    pub(super) fn unfit_for_telegram(&self, parts: &[Part<'_>]) -> Vec<TemplateProblem> {
+        let mut problems = Vec::new();
+        for part in parts.iter().filter(|part| part.form == Form::TelegramHtml && self.ready(part, false).is_ok()) {
+            let Ok(html) = Html::parse(part.source) else { continue };
+            problems.extend(html.unfit_for_telegram().into_iter().map(|Objection { offset, message }| {
+                TemplateProblem { place: place(&part.pointer, part.source, offset), message }
+            }));
+        }
+        problems
     }
 
     /// Every variable that some part may read; of a part that is broken, none.
@@ -111,7 +133,7 @@ fn check_language(locale: Option<&str>, at: &str, parts: &[Part<'_>], problems: 
             super::grammar::filters_used(part.source).find(|(_, name)| IN_A_LANGUAGE.contains(name))
         {
             problems.push(TemplateProblem {
-                place: super::position::place(&part.pointer, part.source, offset),
+                place: place(&part.pointer, part.source, offset),
                 message: format!("`{name}` knows the languages ru and en, and this variant is for `{locale}`"),
             });
         }

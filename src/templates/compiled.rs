@@ -88,6 +88,25 @@ pub(super) fn locale_key(locale: &str) -> String {
 }
 
 impl Variant {
+    /// What a channel's message is made of.
+    pub(super) fn parts(&self, channel: Channel) -> Vec<&CompiledPart> {
+        fn text<'a>(own: &'a Option<CompiledPart>, common: &'a Option<CompiledPart>) -> Option<&'a CompiledPart> {
+            own.as_ref().or(common.as_ref())
+        }
+        match (channel, &self.whatsapp_template, &self.email) {
+            (Channel::WhatsApp, Some(approved), _) => {
+                approved.header.iter().chain(&approved.body).chain(&approved.buttons).collect()
+            }
+            (Channel::Email, _, Some(email)) => {
+                [Some(&email.subject), email.html.as_ref(), Some(&email.text)].into_iter().flatten().collect()
+            }
+            (Channel::WhatsApp, ..) => text(&self.whatsapp_text, &self.text_for_whatsapp).into_iter().collect(),
+            (Channel::Telegram, ..) => text(&self.telegram_html, &self.text).into_iter().collect(),
+            (Channel::Sms, ..) => text(&self.sms_text, &self.text).into_iter().collect(),
+            (Channel::Email, ..) => Vec::new(),
+        }
+    }
+
     fn serves(&self, channel: Channel) -> bool {
         match channel {
             Channel::WhatsApp => {

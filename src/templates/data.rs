@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::Object;
-use minijinja::{State, Value};
+use minijinja::value::{Enumerator, Object};
+use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::Value as Json;
 
 use super::filters::Language;
@@ -22,11 +22,43 @@ impl Object for Rendering {}
 /// Under which name it goes along. No template can write it, and data that has such a field loses it.
 const RENDERING: &str = "\0rendering";
 
+/// A record that is not there, which is the normal case for many: asking for a field of it is no error, so that `if` and
+/// `default` work on the field, and printing the field names it. By itself it is as missing as any other value.
+#[derive(Debug)]
+struct NoRecord(&'static str);
+
+impl Object for NoRecord {
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Empty
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        false
+    }
+}
+
+/// The records that a message is about.
+const RECORDS: [&str; 5] = ["contact", "lead", "deal", "company", "manager"];
+
+pub(super) fn is_missing(value: &Value) -> bool {
+    value.is_undefined() || value.downcast_object_ref::<NoRecord>().is_some()
+}
+
+/// What the engine says of an undefined value, of a record that is not there.
+pub(super) fn there(value: &Value) -> Result<(), Error> {
+    match value.downcast_object_ref::<NoRecord>() {
+        Some(NoRecord(name)) => Err(Error::new(ErrorKind::UndefinedError, format!("`{name}` is undefined"))),
+        None => Ok(()),
+    }
+}
+
 /// The data of one message, with what the filters go by.
 pub(super) fn root(data: &serde_json::Map<String, Json>, rendering: Rendering) -> Value {
     let fields = data.iter().filter(|(_, field)| !field.is_null());
     let fields = fields.map(|(name, field)| (Value::from(name.as_str()), to_value(field)));
-    Value::from_pairs(fields.chain([(Value::from(RENDERING), Value::from_object(rendering))]))
+    let absent = RECORDS.into_iter().filter(|name| data.get(*name).is_none_or(Json::is_null));
+    let absent = absent.map(|name| (Value::from(name), Value::from_object(NoRecord(name))));
+    Value::from_pairs(fields.chain(absent).chain([(Value::from(RENDERING), Value::from_object(rendering))]))
 }
 
 pub(super) fn rendering(state: &State<'_, '_>) -> Arc<Rendering> {
@@ -43,16 +75,15 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// What the data says of the record that is written to (`contact`, `manager`, …). Where none is known, the contact's
-    /// language, else the lead's.
+    /// What the data says of the record that is written to (`contact`, `manager`, …); where none is known, of the contact.
+    /// What a contact does not say, its lead does.
     pub fn of(data: &'a Json, record: Option<&str>) -> Self {
         let said = |record: &str, field| data.get(record)?.get(field)?.as_str().filter(|text| !text.is_empty());
-        match record {
-            Some(record) => Reader { locale: said(record, "locale"), zone: said(record, "timezone") },
-            None => Reader {
-                locale: said("contact", "locale").or_else(|| said("lead", "locale")),
-                zone: said("contact", "timezone").or_else(|| said("lead", "timezone")),
-            },
+        let record = record.unwrap_or("contact");
+        let lead = |field| said("lead", field).filter(|_| record == "contact");
+        Reader {
+            locale: said(record, "locale").or_else(|| lead("locale")),
+            zone: said(record, "timezone").or_else(|| lead("timezone")),
         }
     }
 }
@@ -83,5 +114,24 @@ fn to_number(number: &serde_json::Number) -> Value {
         Value::from(whole)
     } else {
         Value::from(number.as_f64().unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_contact_reads_as_its_lead_does() {
+        let data = json!({
+            "contact": { "locale": "", "timezone": "Asia/Almaty" }, "lead": { "locale": "en", "timezone": "UTC" },
+            "manager": { "locale": "ru" },
+        });
+        let contact = Reader { locale: Some("en"), zone: Some("Asia/Almaty") };
+        assert_eq!((Reader::of(&data, None), Reader::of(&data, Some("contact"))), (contact, contact));
+        assert_eq!(Reader::of(&data, Some("manager")), Reader { locale: Some("ru"), zone: None });
+        assert_eq!(Reader::of(&data, Some("lead")), Reader { locale: Some("en"), zone: Some("UTC") });
     }
 }

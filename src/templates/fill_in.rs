@@ -14,7 +14,7 @@ use super::output::{
 };
 use super::parts::message_of;
 use super::position::{missing_variable, offset_of_error, place};
-use super::{Engine, Place, RenderError, limits};
+use super::{Engine, Place, RenderError, approved_text, limits};
 use crate::domain::message::RenderedWhatsAppTemplate;
 use crate::domain::{Attachment, AttachmentSource, Channel, Content, EmailContent};
 
@@ -75,7 +75,8 @@ impl Filling<'_> {
         match self.channel {
             Channel::WhatsApp => self.within(part, text.chars().count(), limits::WHATSAPP_TEXT_CHARS)?,
             Channel::Telegram => self.within(part, utf16_units(&text), limits::TELEGRAM_TEXT_UTF16)?,
-            Channel::Sms | Channel::Email => {}
+            Channel::Sms => self.within(part, text.chars().count(), limits::SMS_CHARS)?,
+            Channel::Email => {}
         }
         Ok(Content::Text(text))
     }
@@ -98,14 +99,23 @@ impl Filling<'_> {
         let template = &approved.template;
         let buttons = template.buttons.iter().zip(&approved.buttons);
         let buttons = buttons.map(|(button, part)| Ok((button.index, button.kind, line(part, usize::MAX)?)));
-        Ok(Content::WhatsAppTemplate(RenderedWhatsAppTemplate {
+        let rendered = RenderedWhatsAppTemplate {
             name: template.name.clone(),
             language: template.language.clone(),
             category: template.category,
             header: lines(&approved.header, limits::WHATSAPP_HEADER_CHARS)?,
-            body: lines(&approved.body, limits::WHATSAPP_PARAMETER_CHARS)?,
+            body: lines(&approved.body, limits::WHATSAPP_BODY_CHARS)?,
             buttons: buttons.collect::<Result<_, RenderError>>()?,
-        }))
+        };
+        // One text of the author's and Meta's own; without a parameter it is as long as Meta let it be.
+        if let (Some(body), Some(first)) = (approved_text::body(&rendered, template), approved.body.first()) {
+            let part = first.pointer.trim_end_matches("/0").to_owned();
+            let (limit, length) = (limits::WHATSAPP_BODY_CHARS, body.chars().count());
+            if length > limit {
+                return Err(RenderError::TooLong { part, channel: self.channel, limit, length });
+            }
+        }
+        Ok(Content::WhatsAppTemplate(rendered))
     }
 
     fn email(&self, email: &EmailParts) -> Result<Content, RenderError> {

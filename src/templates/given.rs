@@ -1,6 +1,6 @@
 //! A text given with the call, which no template made.
 
-use super::limits::{TELEGRAM_TEXT_UTF16, WHATSAPP_TEXT_CHARS};
+use super::limits::{SMS_CHARS, TELEGRAM_TEXT_UTF16, WHATSAPP_TEXT_CHARS};
 use super::output::{is_blank, utf16_units, without_controls};
 use super::{Engine, RenderError};
 use crate::domain::{Channel, Content};
@@ -20,7 +20,8 @@ impl Engine {
         let (length, limit) = match channel {
             Channel::WhatsApp => (text.chars().count(), WHATSAPP_TEXT_CHARS),
             Channel::Telegram => (utf16_units(&text), TELEGRAM_TEXT_UTF16),
-            Channel::Sms | Channel::Email => (0, 0),
+            Channel::Sms => (text.chars().count(), SMS_CHARS),
+            Channel::Email => (0, 0),
         };
         if length > limit {
             return Err(RenderError::TooLong { part: PART.into(), channel, limit, length });

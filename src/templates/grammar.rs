@@ -81,7 +81,9 @@ pub(super) fn objection(source: &str) -> Option<Objection> {
             Ok((token, span)) => (token, span.start_offset as usize..span.end_offset as usize),
             Err(error) => {
                 let offset = error.range().map_or(source.len(), |range| range.start);
-                return Some(Objection { offset, message: error.detail().unwrap_or("unreadable").to_owned() });
+                let message = field_in_brackets(source, offset);
+                let message = message.unwrap_or_else(|| error.detail().unwrap_or("unreadable").to_owned());
+                return Some(Objection { offset, message });
             }
         };
         let no = |message: String| Some(Objection { offset: span.start, message });
@@ -117,6 +119,23 @@ pub(super) fn objection(source: &str) -> Option<Objection> {
         }
     }
     None
+}
+
+/// What to write instead of `contact.Город`, if that is what stops the tokenizer.
+fn field_in_brackets(source: &str, offset: usize) -> Option<String> {
+    let in_name = |c: char| c.is_alphanumeric() || c == '_';
+    let (before, after) = (source.get(..offset)?, source.get(offset..)?);
+    let letters = |text: &str| text.find(|c| !in_name(c)).unwrap_or(text.len());
+    if !after.starts_with(char::is_alphabetic) {
+        return None;
+    }
+    let (path, begun) = before.rsplit_once('.').filter(|(_, begun)| begun.chars().all(in_name))?;
+    let path = &path[path
+        .rfind(|c| !in_name(c) && c != '.')
+        .map_or(0, |at| at + path[at..].chars().next().map_or(1, char::len_utf8))..];
+    let field = format!("{begun}{}", &after[..letters(after)]);
+    (!path.is_empty())
+        .then(|| format!("a field whose name is not of a-z, 0-9 and _ goes in brackets: {path}[\"{field}\"]"))
 }
 
 /// The filters named in `source`, each with its offset; of a source that has passed.
@@ -291,6 +310,18 @@ mod tests {
         ] {
             assert_eq!(said(source), None, "{source}");
         }
+    }
+
+    #[test]
+    fn a_field_in_other_letters_goes_in_brackets() {
+        for (source, meant) in [
+            ("{{ contact.Город }}", "contact[\"Город\"]"),
+            ("я {% if deal.x.UTM_метка|upper %}", "deal.x[\"UTM_метка\"]"),
+        ] {
+            let message = said(source).expect("not of the language");
+            assert!(message.ends_with(meant), "{source}: {message}");
+        }
+        assert!(said("{{ имя }}").is_some_and(|message| !message.contains("brackets")));
     }
 
     #[test]

@@ -59,8 +59,8 @@ pub(super) const WHATSAPP_TEXT_CHARS: usize = 4_096;
 /// WhatsApp's longest header parameter, in characters.
 pub(super) const WHATSAPP_HEADER_CHARS: usize = 60;
 
-/// WhatsApp's longest body of an approved template, in characters; no parameter can be longer.
-pub(super) const WHATSAPP_PARAMETER_CHARS: usize = 1_024;
+/// WhatsApp's longest body of an approved template with its parameters in it, in characters; none of them can be longer.
+pub(super) const WHATSAPP_BODY_CHARS: usize = 1_024;
 
 /// Telegram's longest text, in UTF-16 units after its entities were read.
 pub(super) const TELEGRAM_TEXT_UTF16: usize = 4_096;
@@ -68,7 +68,7 @@ pub(super) const TELEGRAM_TEXT_UTF16: usize = 4_096;
 /// An e-mail's longest line, and so its subject's (RFC 5322 §2.1.1).
 pub(super) const SUBJECT_BYTES: usize = 998;
 
-/// The longest SMS that Twilio takes, in characters. Others differ, so that it is shown and not enforced here.
+/// The longest SMS that Twilio takes, in characters.
 pub(super) const SMS_CHARS: usize = 1_600;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! The language is minijinja's without what can run away (`grammar`). Versions are immutable, so compiled templates are
 //! kept and read without a lock. Which template and which data are `delivery`'s to say.
 
+mod approved_text;
 mod attachments;
 mod cache;
 mod check;
@@ -26,6 +27,7 @@ mod position;
 mod preview;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod warnings;
 mod whatsapp;
 
@@ -36,4 +38,4 @@ pub use error::{Place, RenderError, TemplateProblem, TemplateProblems};
 pub use limits::Limits;
 pub use output::without_controls;
 pub use preview::{ChannelPreview, Length, LengthUnit, Preview};
-pub use warnings::unknown_fields;
+pub use warnings::{FieldUse, unknown_fields};

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::TemplateProblem;
 use super::compiled::locale_key;
-use super::parts::at_start;
+use super::parts::{Part, at_start};
+use super::position::place;
+use super::uses::{uses, written};
+use super::{Place, TemplateProblem};
 use crate::domain::Channel;
 use crate::domain::template::{TemplateBody, WhatsAppTemplate};
 
@@ -103,28 +105,57 @@ fn missing_channels(body: &TemplateBody, warnings: &mut Vec<TemplateProblem>) {
 const KINDS: &[(&str, &str)] =
     &[("contact", "contact"), ("lead", "lead"), ("deal", "deal"), ("company", "company"), ("manager", "contact")];
 
-/// Variables that no record could fill.
+/// A field of a record that a template reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldUse {
+    /// As variables name it.
+    pub record: String,
+    pub field: String,
+    /// Of the first use.
+    pub place: Place,
+}
+
+/// Every field of a record among the variables that the parts read, once. A record's name that a loop gave to something
+/// else is none.
+pub(super) fn fields(parts: &[Part<'_>], variables: &[String]) -> Vec<FieldUse> {
+    let is_read = |record: &str| variables.iter().any(|read| read.split('.').next() == Some(record));
+    let mut fields: Vec<FieldUse> = Vec::new();
+    for part in parts {
+        for found in uses(part.source) {
+            let [record, field, ..] = found.path.as_slice() else { continue };
+            if KINDS.iter().any(|(name, _)| name == record)
+                && is_read(record)
+                && !fields.iter().any(|known| known.record == *record && known.field == *field)
+            {
+                let place = place(&part.pointer, part.source, found.offset);
+                fields.push(FieldUse { record: record.clone(), field: field.clone(), place });
+            }
+        }
+    }
+    fields
+}
+
+/// Fields that no record has.
 ///
 /// `known` names the fields that records of a kind (`contact`, `lead`, `deal`, `company`) have. A kind without any is one without records yet, about which nothing can be said.
-pub fn unknown_fields(variables: &[String], known: &dyn Fn(&str) -> BTreeSet<String>) -> Vec<TemplateProblem> {
+pub fn unknown_fields(fields: &[FieldUse], known: &dyn Fn(&str) -> BTreeSet<String>) -> Vec<TemplateProblem> {
     let mut fields_of: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut warnings = Vec::new();
-    for variable in variables {
-        let mut path = variable.split(['.', '[']);
-        let (Some(record), Some(field)) = (path.next(), path.next()) else { continue };
-        let Some(&(_, kind)) = KINDS.iter().find(|(name, _)| *name == record) else { continue };
-        let fields = fields_of.entry(kind).or_insert_with(|| known(kind));
-        if fields.is_empty() || fields.contains(field) {
+    for FieldUse { record, field, place } in fields {
+        let Some(&(_, kind)) = KINDS.iter().find(|(name, _)| name == record) else { continue };
+        let known = fields_of.entry(kind).or_insert_with(|| known(kind));
+        if known.is_empty() || known.contains(field) {
             continue;
         }
-        let near = fields.iter().map(|known| (distance(known, field), known)).min();
+        let near = known.iter().map(|known| (distance(known, field), known)).min();
         let hint = match near {
-            Some((distance, known)) if distance <= 2 && distance < field.chars().count() => {
-                format!(": is `{record}.{known}` meant?")
+            Some((distance, known)) if distance <= 2 && distance * 2 < field.chars().count() => {
+                format!(": is `{}` meant?", written(&[record, known]))
             }
             _ => String::new(),
         };
-        warnings.push(at_start("", format!("no {kind} has a field `{field}` (`{variable}`){hint}")));
+        let message = format!("no {kind} has a field `{field}` (`{}`){hint}", written(&[record, field]));
+        warnings.push(TemplateProblem { place: place.clone(), message });
     }
     warnings
 }
@@ -149,6 +180,8 @@ fn distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::template::TemplateVariant;
+    use crate::templates::{Engine, Limits};
 
     fn warned(json: &str) -> Vec<String> {
         let body: TemplateBody = serde_json::from_str(json).expect("a template");
@@ -187,15 +220,21 @@ mod tests {
     #[test]
     fn fields_that_no_record_has_are_named() {
         let known = |kind: &str| match kind {
-            "contact" => ["name", "phone"].map(str::to_owned).into(),
+            "contact" => ["name", "phone", "id", "Горд"].map(str::to_owned).into(),
             "deal" => ["amount".to_owned()].into(),
+            "company" => ["name".to_owned()].into(),
             _ => BTreeSet::new(),
         };
-        let variables = ["contact.nme", "contact.name", "manager.fullName", "deal", "deal.amount", "lead.x", "code.y"];
-        let found = unknown_fields(&variables.map(str::to_owned), &known);
-        insta::assert_snapshot!(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @r"
-        template: no contact has a field `nme` (`contact.nme`): is `contact.name` meant?
-        template: no contact has a field `fullName` (`manager.fullName`)
-        ");
+        let source = "{{ contact.name }}\n{{ contact.nme }} {{ manager['fullName'] | upper }} {{ deal }} {{ deal.amount }} {{ lead.x }}{{ code.y }}\n\
+                      {{ contact[\"Город\"] }} {{ contact.nme }} {{ contact.x }}{% for company in deals %}{{ company.z }}{% endfor %}";
+        let body = TemplateVariant { text: Some(source.into()), ..TemplateVariant::default() }.into();
+        let checked = Engine::new(Limits::default()).check(&body).expect("can be saved");
+        let found = unknown_fields(&checked.fields, &known);
+        insta::assert_snapshot!(found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @r#"
+        /text, line 2, column 4: no contact has a field `nme` (`contact.nme`): is `contact.name` meant?
+        /text, line 2, column 22: no contact has a field `fullName` (`manager.fullName`)
+        /text, line 3, column 4: no contact has a field `Город` (`contact["Город"]`): is `contact["Горд"]` meant?
+        /text, line 3, column 45: no contact has a field `x` (`contact.x`)
+        "#);
     }
 }

@@ -1,14 +1,16 @@
 //! What the server says of an import: a report, and rejected rows as they come.
 
-use std::fs::File;
-use std::io::BufWriter;
+use std::fs::Permissions;
+use std::io::{self, BufWriter};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::channels::http_client::HttpStream;
-use crate::cli::client::{Client, field, printable};
+use crate::cli::client::{Client, counted, field, printable};
 use crate::import::{Column, Delimiter, Rejected, RejectedFile};
 
 /// Rejected rows that are told about without a file to write them to.
@@ -44,8 +46,8 @@ impl Report {
             text.push_str("a dry run: nothing was written\n");
         }
         text.push_str(&format!(
-            "{} rows of {}: {} created, {} updated, {} unchanged, {} rejected, in {} s\n",
-            self.count("rows"),
+            "{} of {}: {} created, {} updated, {} unchanged, {} rejected, in {} s\n",
+            counted(self.count("rows"), "row"),
             field(&self.json, "kind"),
             self.count("created"),
             self.count("updated"),
@@ -87,16 +89,14 @@ pub(super) enum RejectedRows {
     /// The first ones into the report.
     Told(Vec<Rejected>),
     Written {
+        /// As it was given, …
         path: PathBuf,
+        /// … and where that is. Nothing is there before all rows are.
+        place: PathBuf,
         is_csv: bool,
-        to: To,
+        /// From the first row on: a table begins with the columns, which the report names.
+        to: Option<RejectedFile<BufWriter<NamedTempFile>>>,
     },
-}
-
-/// A file, and from the first row on what writes it: a table begins with the columns, which the report names.
-pub(super) enum To {
-    Empty(File),
-    Rows(RejectedFile<BufWriter<File>>),
 }
 
 impl RejectedRows {
@@ -108,51 +108,69 @@ impl RejectedRows {
             Some("ndjson" | "jsonl") => false,
             Some(_) | None => bail!("{} is neither .csv nor .ndjson", path.display()),
         };
-        let file = File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
-        Ok(RejectedRows::Written { path, is_csv, to: To::Empty(file) })
+        if path.is_dir() {
+            bail!("{} is a folder", path.display());
+        }
+        // Where the file is a link, what it leads to is replaced.
+        let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+        drop(beside(&place).with_context(|| format!("could not write {}", path.display()))?);
+        Ok(RejectedRows::Written { path, place, is_csv, to: None })
     }
 
     pub(super) fn push(&mut self, report: &Report, row: &Rejected) -> anyhow::Result<()> {
         match self {
             RejectedRows::Told(rows) if rows.len() < TOLD => rows.push(row.clone()),
             RejectedRows::Told(_) => {}
-            RejectedRows::Written { path, is_csv, to } => {
+            RejectedRows::Written { path, place, is_csv, to } => {
                 let failed = || format!("could not write {}", path.display());
-                if let To::Empty(file) = to {
-                    let file = BufWriter::new(file.try_clone().with_context(failed)?);
-                    let delimiter = report.json["delimiter"].as_str().and_then(Delimiter::parse);
-                    *to = To::Rows(if *is_csv {
-                        RejectedFile::csv(file, &report.columns(), delimiter).with_context(failed)?
-                    } else {
-                        RejectedFile::ndjson(file)
-                    });
-                }
-                if let To::Rows(rows) = to {
-                    rows.write(row).with_context(failed)?;
-                }
+                let rows = match to {
+                    Some(rows) => rows,
+                    none => {
+                        let file = BufWriter::new(beside(place).with_context(failed)?);
+                        let delimiter = report.json["delimiter"].as_str().and_then(Delimiter::parse);
+                        none.insert(if *is_csv {
+                            RejectedFile::csv(file, &report.columns(), delimiter).with_context(failed)?
+                        } else {
+                            RejectedFile::ndjson(file)
+                        })
+                    }
+                };
+                rows.write(row).with_context(failed)?;
             }
         }
         Ok(())
     }
 
-    /// The file, if there is anything in it; else it is removed. Without one, the rows join the report.
+    /// The file, if there is anything in it; else none stays there. Without one, the rows join the report.
     pub(super) fn finish(self, report: &mut Report) -> anyhow::Result<Option<PathBuf>> {
         match self {
             RejectedRows::Told(rows) => {
                 report.json["rejectedRows"] = serde_json::to_value(rows)?;
                 Ok(None)
             }
-            RejectedRows::Written { path, to: To::Rows(rows), .. } => {
-                rows.finish().with_context(|| format!("could not write {}", path.display()))?;
+            RejectedRows::Written { path, place, to: Some(rows), .. } => {
+                let save = || -> io::Result<()> {
+                    let file = rows.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+                    file.persist(&place)?;
+                    Ok(())
+                };
+                save().with_context(|| format!("could not write {}", path.display()))?;
                 Ok(Some(path))
             }
-            RejectedRows::Written { path, to: To::Empty(_), .. } => {
-                // What stays is an empty file, which says the same.
-                let _ = std::fs::remove_file(path);
+            RejectedRows::Written { place, to: None, .. } => {
+                // Rows of another import would pass for rows of this one.
+                let _ = std::fs::remove_file(place);
                 Ok(None)
             }
         }
     }
+}
+
+/// A file that takes the place of another when it is whole, and is gone if it never is.
+fn beside(place: &Path) -> io::Result<NamedTempFile> {
+    let dir = place.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Who may read it is said by the umask, as of any file.
+    tempfile::Builder::new().prefix(".rejected-").permissions(Permissions::from_mode(0o666)).tempfile_in(dir)
 }
 
 /// Reads an answer line by line: the report, then a rejected row each.
@@ -184,4 +202,33 @@ pub(super) async fn read(
         begun = rest;
     }
     report.with_context(|| format!("{} does not answer as vestnik does", client.base()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::Given;
+
+    #[test]
+    fn a_file_is_replaced_by_a_whole_one_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rejected.csv");
+        std::fs::write(&path, "mended").unwrap();
+        let read = || std::fs::read_to_string(&path).unwrap();
+        let create = || RejectedRows::create(Some(path.clone())).unwrap();
+        drop(create());
+        assert_eq!(read(), "mended");
+        let row = Rejected { line: 2, reason: "no id".into(), row: Given::Cells(vec!["1".into()]) };
+        let mut report = Report { json: json!({ "columns": [{ "header": "ИД", "field": "id" }] }) };
+        let mut broken_off = create();
+        broken_off.push(&report, &row).unwrap();
+        drop(broken_off);
+        assert_eq!((read().as_str(), std::fs::read_dir(dir.path()).unwrap().count()), ("mended", 1));
+        let mut whole = create();
+        whole.push(&report, &row).unwrap();
+        assert_eq!(whole.finish(&mut report).unwrap(), Some(path.clone()));
+        assert_eq!(read(), "\u{feff}rejected line,rejected because,id\n2,no id,1\n");
+        assert_eq!(create().finish(&mut report).unwrap(), None);
+        assert!(!path.exists());
+    }
 }

@@ -4,10 +4,11 @@ mod answer;
 mod progress;
 
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 
 use anyhow::{Context as _, bail};
 use clap::builder::PossibleValuesParser;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
@@ -15,6 +16,7 @@ use tokio_util::io::ReaderStream;
 use self::answer::{RejectedRows, Report};
 use self::progress::Progress;
 use super::client::{Client, ServerArgs, encode};
+use super::records::kind;
 use super::{Ended, Printer};
 use crate::config::Settings;
 use crate::domain::RecordKind;
@@ -69,11 +71,6 @@ pub struct ImportArgs {
     server: ServerArgs,
 }
 
-/// A kind of record by the name of many.
-pub fn kind(text: &str) -> Result<RecordKind, String> {
-    RecordKind::from_plural(text).ok_or_else(|| "expected contacts, leads, deals or companies".to_owned())
-}
-
 pub async fn run(
     args: ImportArgs,
     settings: impl FnOnce() -> anyhow::Result<Settings>,
@@ -92,7 +89,13 @@ pub async fn run(
 
     let progress = Progress::new(size);
     let count = progress.counter();
-    let pieces = ReaderStream::with_capacity(input, PIECE_BYTES).inspect_ok(move |piece| count.add(piece.len()));
+    let end = count.clone();
+    let pieces = ReaderStream::with_capacity(input, PIECE_BYTES).inspect_ok(move |piece| count.add(piece.len())).chain(
+        stream::poll_fn(move |_| {
+            end.end();
+            Poll::Ready(None)
+        }),
+    );
     let headers = [("content-type", content_type), ("accept", "application/x-ndjson, application/problem+json")];
     let mut answer = progress.show(client.upload(&path, &headers, pieces)).await?;
     if answer.status.is_success() {
@@ -114,7 +117,7 @@ pub async fn run(
     }
     let error = client.problem(status, &body);
     match problem["line"].as_u64() {
-        Some(line) => bail!("{}, line {line}: {error}", args.file.display()),
+        Some(line) => bail!("{}, line {line}: {error}", shown(&args.file)),
         None => Err(error),
     }
 }
@@ -155,6 +158,10 @@ async fn open(file: &Path) -> anyhow::Result<(Box<dyn AsyncRead + Send + Unpin>,
     Ok((Box::new(opened), size))
 }
 
+fn shown(file: &Path) -> String {
+    if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() }
+}
+
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     real(one).is_some_and(|one| real(other) == Some(one))
@@ -176,6 +183,7 @@ mod tests {
             path(&args),
             "/v1/deals/import?mode=replace&dryRun=false&map=%D0%9C%D0%BE%D0%B1.%20%D1%82%D0%B5%D0%BB.%3Dphone&map=a%3D"
         );
+        assert_eq!((shown(&args.file), shown(Path::new("-"))), ("d.JSONL".to_owned(), "standard input".to_owned()));
         assert!(Cli::try_parse_from(["vestnik", "import", "people", "x.csv"]).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
@@ -17,17 +17,32 @@ pub(super) struct Progress {
     size: Option<u64>,
 }
 
-/// Bytes that were read.
+/// Bytes that were read, and whether these are all.
 #[derive(Clone, Default)]
-pub(super) struct Counter(Arc<AtomicU64>);
+pub(super) struct Counter(Arc<Count>);
+
+#[derive(Default)]
+struct Count {
+    bytes: AtomicU64,
+    ended: AtomicBool,
+}
 
 impl Counter {
     pub(super) fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// There is no more to read: what follows is the server's work.
+    pub(super) fn end(&self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -47,6 +62,7 @@ impl Progress {
         let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut work = std::pin::pin!(work);
+        let (mut said, mut waits) = (String::new(), false);
         loop {
             tokio::select! {
                 done = &mut work => {
@@ -56,8 +72,22 @@ impl Progress {
                     return done;
                 }
                 _ = ticks.tick() => match &bar {
-                    Some(bar) => bar.set_position(self.read.get()),
-                    None => self.line(),
+                    Some(bar) => {
+                        if self.read.has_ended() && !waits {
+                            waits = true;
+                            bar.set_style(style("{spinner} {binary_bytes} sent, waiting for the server, {elapsed}"));
+                        }
+                        bar.set_position(self.read.get());
+                        bar.tick();
+                    }
+                    None => {
+                        let line = self.line();
+                        if line != said {
+                            // Where standard error is gone, nobody wants to know.
+                            let _ = std::io::stderr().write_all(line.as_bytes());
+                            said = line;
+                        }
+                    }
                 },
             }
         }
@@ -71,19 +101,22 @@ impl Progress {
             ),
             None => (ProgressBar::no_length(), "{spinner} {binary_bytes}, {binary_bytes_per_sec}"),
         };
-        // The templates are ours; a test reads them.
-        bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+        bar.with_style(style(template))
     }
 
-    fn line(&self) {
+    fn line(&self) -> String {
         let read = BinaryBytes(self.read.get());
-        let text = match self.size {
+        match self.size {
+            _ if self.read.has_ended() => format!("sent {read}, waiting for the server\n"),
             Some(size) => format!("sent {read} of {}\n", BinaryBytes(size)),
             None => format!("sent {read}\n"),
-        };
-        // Where standard error is gone, nobody wants to know.
-        let _ = std::io::stderr().write_all(text.as_bytes());
+        }
     }
+}
+
+/// The templates are ours; a test reads them.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -95,7 +128,10 @@ mod tests {
         for size in [Some(10), None] {
             let progress = Progress::new(size);
             progress.counter().add(5);
-            progress.line();
+            let of_all = if size.is_some() { " of 10 B" } else { "" };
+            assert_eq!(progress.line(), format!("sent 5 B{of_all}\n"));
+            progress.counter().end();
+            assert_eq!(progress.line(), "sent 5 B, waiting for the server\n");
             let bar = progress.bar();
             bar.set_position(5);
             assert_eq!(progress.show(async { 7 }).await, 7);

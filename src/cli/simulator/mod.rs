@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Printer;
-use crate::simulator::{KEPT, Scenario, Simulator, SimulatorOptions, SmtpOptions};
+use crate::simulator::{KEPT, Scenario, Simulator, SimulatorOptions, SmtpOptions, twilio};
 
 /// Answers as WhatsApp, Telegram, Twilio and a mail server do, for tests, rehearsals and measurements. Nothing is sent
 /// to anyone.
@@ -178,6 +178,10 @@ impl Greeting {
             ("WHATSAPP__MAIN__PHONE_NUMBER_ID", self.phone_number_id.as_deref()),
             ("TELEGRAM__MAIN__BASE_URL", Some(url.as_str())),
             ("TELEGRAM__MAIN__TOKEN", self.telegram_token.as_deref()),
+            ("SMS__MAIN__TWILIO__BASE_URL", Some(url.as_str())),
+            ("SMS__MAIN__TWILIO__ACCOUNT_SID", self.twilio.as_ref().map(|(sid, _)| sid.as_str())),
+            ("SMS__MAIN__TWILIO__AUTH_TOKEN", self.twilio.as_ref().map(|(_, token)| token.as_str())),
+            ("SMS__MAIN__TWILIO__FROM", Some(twilio::DEFAULT_SENDER)),
         ] {
             if let Some(value) = value {
                 text.push_str(&format!("export VESTNIK__{key}={value}\n"));
@@ -194,11 +198,8 @@ impl Greeting {
                 text.push_str(&format!("export VESTNIK__EMAIL__MAIN__{key}={value}\n"));
             }
         }
-        if let Some((sid, token)) = &self.twilio {
-            text.push_str(&format!("\nTwilio: {url}, account {sid}, token {token}\n"));
-        }
         if let Some(address) = simulator.smtp_addr() {
-            text.push_str(&format!("SMTP:   {address}"));
+            text.push_str(&format!("\nSMTP: {address}"));
             if let Some(address) = simulator.smtps_addr() {
                 text.push_str(&format!(", with TLS from the start {address}"));
             }

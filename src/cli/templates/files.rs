@@ -4,7 +4,6 @@
 //! the difference was shown.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -12,7 +11,8 @@ use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
 use super::{load, path};
-use crate::cli::client::{Client, printable};
+use crate::cli::client::{Client, counted, printable};
+use crate::cli::confirm::agreed;
 use crate::cli::{Ended, Printer};
 use crate::domain::TemplateId;
 use crate::domain::template::TemplateBody;
@@ -82,7 +82,8 @@ pub(super) async fn apply(args: ApplyArgs, client: &Client, printer: Printer) ->
         printer.either(&json!({ "changes": summary, "applied": false }), String::new)?;
         return Ok(Ended::Badly);
     }
-    if !args.yes && !agreed(changes.len())? {
+    let question = format!("apply {}?", counted(changes.len() as u64, "change"));
+    if !args.yes && !agreed(&question, "--yes applies the difference, --check only shows it")? {
         printer.either(&json!({ "changes": summary, "applied": false }), || "nothing was changed\n".into())?;
         return Ok(Ended::Badly);
     }
@@ -128,24 +129,46 @@ pub(super) async fn export(args: ExportArgs, client: &Client, printer: Printer) 
     Ok(if refused.is_empty() { Ended::Well } else { Ended::Badly })
 }
 
-/// Every template of a folder, by id.
+/// Every template of a folder, by id; or all that is wrong there.
 fn read_folder(dir: &Path) -> anyhow::Result<BTreeMap<String, TemplateBody>> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("could not read the folder {}", dir.display()))?;
-    let mut found = BTreeMap::new();
-    for entry in entries {
-        let file = entry.with_context(|| format!("could not read the folder {}", dir.display()))?.path();
-        if !matches!(file.extension().and_then(|extension| extension.to_str()), Some("toml" | "json")) {
-            continue;
-        }
-        let shown = file.display();
-        let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        let id = TemplateId::parse(stem).with_context(|| format!("{shown} has no template's name"))?;
-        let body = serde_json::from_value(load(&file)?).with_context(|| format!("{shown} is no template"))?;
-        if found.insert(id.to_string(), body).is_some() {
-            bail!("{id} is there twice in {}: as .toml and as .json", dir.display());
+    let failed = || format!("could not read the folder {}", dir.display());
+    let entries = std::fs::read_dir(dir).with_context(failed)?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(failed)?;
+    files.sort();
+    let (mut found, mut wrong) = (BTreeMap::new(), Vec::new());
+    for file in files.into_iter().filter(|file| may_be_template(file)) {
+        match read_file(&file) {
+            Ok((id, body)) => {
+                if found.insert(id.to_string(), body).is_some() {
+                    wrong.push(format!("{id} is there twice in {}: as .toml and as .json", dir.display()));
+                }
+            }
+            Err(error) => wrong.push(format!("{error:#}")),
         }
     }
-    Ok(found)
+    if wrong.is_empty() { Ok(found) } else { bail!("nothing was changed:\n{}", wrong.join("\n")) }
+}
+
+/// Notes beside the templates are left alone, and so is what is hidden (`.git`).
+fn may_be_template(file: &Path) -> bool {
+    let is_hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    let extension = file.extension().unwrap_or_default().to_ascii_lowercase();
+    let says_so = ["toml", "json", "yaml", "yml"].iter().any(|known| extension == *known);
+    !is_hidden && (says_so || file.is_dir())
+}
+
+fn read_file(file: &Path) -> anyhow::Result<(TemplateId, TemplateBody)> {
+    let shown = file.display();
+    if file.is_dir() {
+        bail!("{shown} is a folder: templates are files beside each other");
+    }
+    if !matches!(file.extension().and_then(|extension| extension.to_str()), Some("toml" | "json")) {
+        bail!("{shown} cannot be read: a template's file is only .toml or .json");
+    }
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let id = TemplateId::parse(stem).with_context(|| format!("{shown} has no template's name"))?;
+    let body = serde_json::from_value(load(file)?).with_context(|| format!("{shown} is no template"))?;
+    Ok((id, body))
 }
 
 /// Every template of the server, by id.
@@ -231,18 +254,6 @@ fn difference(id: &str, change: &Change) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Asks, where somebody can answer.
-fn agreed(changes: usize) -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to ask\nhint: --yes applies the difference, --check only shows it");
-    }
-    let mut out = std::io::stdout().lock();
-    write!(out, "apply {changes} change{}? [y/N] ", if changes == 1 { "" } else { "s" }).and_then(|()| out.flush())?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +287,27 @@ mod tests {
           + text = "four"
         "#);
         assert!(!words(false).contains("deleted"));
+    }
+
+    #[test]
+    fn everything_wrong_in_a_folder_is_named() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+        write("a.toml", "text = 'x'");
+        write("README.md", "notes");
+        std::fs::create_dir(dir.path().join(".git")).expect("made");
+        assert_eq!(read_folder(dir.path()).expect("fine").len(), 1);
+        write("b.yaml", "text: x");
+        write("c.YML", "text: x");
+        write("d.toml", "text = ");
+        write("e.json", "{\"txt\": \"x\"}");
+        write("a.json", "{\"text\": \"x\"}");
+        std::fs::create_dir(dir.path().join("more")).expect("made");
+        let error = read_folder(dir.path()).expect_err("it is wrong").to_string();
+        for named in ["a is there twice", "b.yaml", "c.YML", "d.toml", "e.json", "more is a folder"] {
+            assert!(error.contains(named), "{named}: {error}");
+        }
+        assert!(error.contains("only .toml or .json"), "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Mapping, TextEncoding};
+use super::super::{Delimiter, Mapping, Rejected, RejectedFile, TextEncoding};
 use super::*;
 use crate::domain::RecordKind;
 use crate::store::SaveHow;
@@ -66,6 +66,46 @@ fn a_table_becomes_records() {
     let found = found.unwrap();
     assert_eq!((found.format, found.encoding), (Format::Csv, TextEncoding::Utf8));
     assert_eq!((found.delimiter.unwrap().as_char(), found.columns.len()), (';', 4));
+}
+
+#[test]
+fn rejected_rows_come_back_as_they_were() {
+    let map = ["Номер=id", "Доб. телефон=phone", "Телефон=work.phone", "Комментарий=", "Код=Код"];
+    let map = map.iter().map(|text| Mapping::parse(text).unwrap()).collect();
+    let text = "Номер;Код;Доб. телефон;Телефон;Комментарий;;Заметка\n\
+        1;7;12;-;=1;x;=2+2\n2;;+79990000002;+7 1;'=1;;'-x\n3;;13;;;;'Анна\n";
+    let options = ImportOptions { map, ..options() };
+    let (mut reader, mut rows) = (Reader::new(Arc::new(options.clone())), Vec::new());
+    reader.read(text.as_bytes(), &mut rows).unwrap();
+    reader.finish(&mut rows).unwrap();
+    let found = reader.found().unwrap();
+    let write = |rows: Vec<Row>, found: &Found| {
+        let mut file = RejectedFile::csv(Vec::new(), &found.columns, found.delimiter).unwrap();
+        for row in rows {
+            file.write(&Rejected { line: row.line, reason: "why; so".into(), row: row.given }).unwrap();
+        }
+        String::from_utf8(file.finish().unwrap()).unwrap()
+    };
+    let written = write(rows, &found);
+    let header = "rejected line;rejected because;id;Код;phone;work.phone;dropped: Комментарий;;Заметка\n";
+    assert!(written.trim_start_matches('\u{feff}').starts_with(header), "{written}");
+    // The same records, without a map.
+    assert_eq!(whole(written.as_bytes()).0, read(options, [text.as_bytes()]).0);
+    let mut reader = Reader::new(Arc::new(super::tests::options()));
+    let mut rows = Vec::new();
+    reader.read(written.as_bytes(), &mut rows).unwrap();
+    reader.finish(&mut rows).unwrap();
+    assert_eq!(write(rows, &reader.found().unwrap()), written);
+}
+
+#[test]
+fn the_line_in_which_excel_names_the_delimiter_is_no_header() {
+    for text in ["sep=;\r\nid;name\r\n1;a,b,c\r\n", "sep=\t\nid\tname\n1\ta,b,c\n"] {
+        let (rows, ended, _) = whole(text.as_bytes());
+        assert_eq!((rows, ended), (vec!["3: 1 {\"name\":\"a,b,c\"}".to_owned()], Ok(())));
+    }
+    let given = ImportOptions { delimiter: Delimiter::parse(","), ..options() };
+    assert_eq!(read(given, [&b"sep=;\nid,name\n1,a\n"[..]]).0, ["3: 1 {\"name\":\"a\"}"]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ impl Role {
     /// Each after those that may name it.
     pub const ALL: [Role; 5] = [Role::Deal, Role::Lead, Role::Contact, Role::Company, Role::Manager];
 
+    /// Who may be written to where no recipient is given, the first who is in play.
+    pub const ADDRESSEES: [Role; 3] = [Role::Contact, Role::Lead, Role::Company];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Deal => "deal",
@@ -107,6 +110,11 @@ impl RecordSet {
         }
     }
 
+    /// Whether this record was named, there or not.
+    pub fn names(&self, role: Role) -> bool {
+        self.get(role).is_some() || self.missing.iter().any(|missing| missing.role == role)
+    }
+
     /// What a template is given: the records under `contact`, `lead`, `deal`, `company` and `manager`, and the call's
     /// own `data` over all. Objects are laid over each other field by field; anything else takes the place of what was
     /// there, null too.
@@ -133,7 +141,7 @@ impl RecordSet {
 
     /// Whose [`address`](Self::address) is taken; they are there.
     pub fn addressee(&self) -> Result<Role, NoAddress> {
-        for role in [Role::Contact, Role::Lead, Role::Company] {
+        for role in Role::ADDRESSEES {
             if self.get(role).is_some() {
                 return Ok(role);
             }

@@ -153,6 +153,8 @@ mod tests {
             assert_eq!(mistake(json).path, path, "{json}");
         }
         assert!(mistake("{} x").detail.contains("trailing"));
+        let unknown = mistake(r#"{"sms":{"faults":[{"kind":"explode","share":0.1}]}}"#).detail;
+        assert!(unknown.contains("rubbish_200, endless_body") && unknown.contains("<what>_at_<step>"), "{unknown}");
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 /// A step of the conversation, named by what the client has sent. A fault stands in place of the reply to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SmtpStage {
@@ -92,8 +90,7 @@ impl SmtpFaultKind {
 pub const SLOW_REPLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// One way for a conversation to go wrong, written as in `drop_at_dot`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SmtpFault {
     pub kind: SmtpFaultKind,
     pub stage: SmtpStage,
@@ -113,6 +110,7 @@ impl fmt::Display for SmtpFault {
 }
 
 impl FromStr for SmtpFault {
+    /// The words there are.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -123,25 +121,11 @@ impl FromStr for SmtpFault {
         known.ok_or_else(|| {
             let names = |words: Vec<&str>| words.join(", ");
             format!(
-                "no such fault; a mail server's are <what>_at_<stage> with one of {} and one of {}",
+                "<what>_at_<step> with one of {} and one of {}",
                 names(SmtpFaultKind::ALL.map(SmtpFaultKind::as_str).to_vec()),
                 names(SmtpStage::ALL.map(SmtpStage::as_str).to_vec())
             )
         })
-    }
-}
-
-impl TryFrom<String> for SmtpFault {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<SmtpFault> for String {
-    fn from(fault: SmtpFault) -> String {
-        fault.to_string()
     }
 }
 
@@ -151,9 +135,9 @@ mod tests {
 
     #[test]
     fn a_fault_is_written_as_what_at_where() {
-        let fault: SmtpFault = serde_json::from_str("\"hang_at_rcpt\"").expect("a fault");
+        let fault: SmtpFault = "hang_at_rcpt".parse().expect("a fault");
         assert_eq!(fault, SmtpFault { kind: SmtpFaultKind::Hang, stage: SmtpStage::Rcpt });
-        assert_eq!(serde_json::to_string(&fault).expect("JSON"), "\"hang_at_rcpt\"");
+        assert_eq!(fault.to_string(), "hang_at_rcpt");
         assert!("hang_at_lunch".parse::<SmtpFault>().expect_err("no stage").contains("banner, ehlo"));
         assert!("drop_at_dot".parse::<SmtpFault>().expect("a fault").takes());
         assert!(!"shutdown_at_dot".parse::<SmtpFault>().expect("a fault").takes());

@@ -30,6 +30,8 @@ use crate::domain::Channel;
 pub const DEFAULT_ACCOUNT_SID: &str = "AC00000000000000000000000000000001";
 /// Its token.
 pub const DEFAULT_TOKEN: &str = "sim-token";
+/// A sender to use: the number that Twilio's own test credentials send from. Any other does as well.
+pub const DEFAULT_SENDER: &str = "+15005550006";
 
 const PREFIX: &str = "/2010-04-01/Accounts";
 

@@ -19,8 +19,11 @@ const BULK_SLICE: Duration = Duration::from_millis(5);
 const JOBS_PER_COMMIT: usize = 512;
 /// Readers at once. SQLite's readers never wait for the writer.
 const READERS: usize = 4;
-/// After this long without work the writer gives its page cache back.
+/// After this long without work the writer gives its page cache back, and empties the write-ahead log: what was deleted
+/// is in it until then.
 const IDLE: Duration = Duration::from_secs(5);
+/// Somebody else has the file: another program that looks into it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// 3.51.3 mended the reset of the write-ahead log, which could corrupt a file (sqlite.org/wal.html#walresetbug).
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -213,10 +216,20 @@ fn next_jobs(shared: &Shared, db: &Connection) -> Option<VecDeque<Box<dyn Job>>>
             queue = back;
             if timeout.timed_out() {
                 rested = true;
-                let _ = db.execute_batch("PRAGMA shrink_memory");
+                drop(queue);
+                rest(db);
+                queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
             }
         }
     }
+}
+
+/// A reader that is in the way is not waited for: the next rest will do.
+fn rest(db: &Connection) {
+    let _ = db.execute_batch("PRAGMA shrink_memory");
+    let _ = db.busy_timeout(Duration::ZERO);
+    let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let _ = db.busy_timeout(BUSY_TIMEOUT);
 }
 
 /// One transaction: `jobs`, then whatever is urgent or fits into the bulk slice meanwhile.
@@ -276,9 +289,10 @@ pub(super) fn open_writer(path: &Path, normal: bool) -> Result<Connection, Store
     let synchronous = if normal { "NORMAL" } else { "FULL" };
     db.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;
-         PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000; PRAGMA temp_store = MEMORY;"
+         PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000; PRAGMA temp_store = MEMORY;
+         PRAGMA secure_delete = ON;"
     ))
-    .and_then(|()| db.busy_timeout(Duration::from_secs(5)))
+    .and_then(|()| db.busy_timeout(BUSY_TIMEOUT))
     .map_err(|error| from_sqlite("opening the ledger", error))?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
@@ -288,7 +302,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(|error| from_sqlite("opening the ledger", error))?;
     db.execute_batch("PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY;")
-        .and_then(|()| db.busy_timeout(Duration::from_secs(5)))
+        .and_then(|()| db.busy_timeout(BUSY_TIMEOUT))
         .map_err(|error| from_sqlite("opening the ledger", error))?;
     Ok(db)
 }

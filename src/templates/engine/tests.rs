@@ -45,7 +45,12 @@ fn a_missing_value_is_named_with_its_place() {
     for (source, variable, line, column) in [
         ("Сделка {{ deal.amount }}", "deal.amount", 1, 11),
         ("a\n  {{ deal.amount | upper }}", "deal.amount", 2, 20),
-        ("{{ lead.owner.name }}", "lead", 1, 4),
+        ("{{ lead.owner.name }}", "lead.owner", 1, 4),
+        ("{{ manager.name }}", "manager.name", 1, 4),
+        ("{{ manager.name | upper }}", "manager.name", 1, 19),
+        ("{{ manager }}", "manager", 1, 4),
+        ("{{ company | upper }}", "company", 1, 14),
+        ("{{ company | money }}", "company", 1, 14),
         ("{{ deal.a.b }}", "deal.a", 1, 4),
         ("{{ items[7] }}", "items[7]", 1, 4),
         ("{{ items[1] }}", "items[1]", 1, 4),
@@ -69,7 +74,7 @@ fn a_missing_value_is_named_with_its_place() {
 
 #[test]
 fn a_missing_value_may_be_tested_and_defaulted() {
-    let data = json!({ "deal": {}, "nothing": null });
+    let data = json!({ "deal": {}, "nothing": null, "lead": null });
     for (source, expected) in [
         ("{% if name %}x{% else %}y{% endif %}", "y"),
         ("{% if deal.amount %}x{% else %}y{% endif %}", "y"),
@@ -77,6 +82,13 @@ fn a_missing_value_may_be_tested_and_defaulted() {
         ("{{ nothing | default('друг') }}", "друг"),
         ("a{{ name if name }}", "a"),
         ("{% if nothing is defined %}x{% else %}y{% endif %}", "y"),
+        ("{{ manager.name | default('—') }}", "—"),
+        ("{{ manager | default('—') }}{{ company | d('!') }}", "—!"),
+        ("{% if manager.name %}x{% else %}y{% endif %}", "y"),
+        ("{% if not lead.phone %}x{% else %}y{% endif %}", "x"),
+        ("{% if manager %}x{% elif manager is undefined %}y{% endif %}", "y"),
+        ("{% if manager is defined %}x{% elif contact is not defined %}y{% endif %}", "y"),
+        ("y{% for field in company %}x{% endfor %}", "y"),
     ] {
         assert_eq!(rendered(source, &data).as_deref(), Ok(expected), "{source}");
     }
@@ -207,6 +219,17 @@ fn too_long_for_the_channel_says_by_how_much() {
     let whatsapp = |source: &str| made(&text(source), Channel::WhatsApp, &json!({}));
     assert!(whatsapp("{{ 'ы' * 4096 }}").is_ok());
     assert_eq!(whatsapp("{{ 'ы' * 4097 }}"), too_long(Channel::WhatsApp, 4096, 4097));
+    assert!(rendered("{{ 'ы' * 1600 }}", &json!({})).is_ok());
+    assert_eq!(made(&text("{{ 'ы' * 1601 }}"), Channel::Sms, &json!({})), too_long(Channel::Sms, 1600, 1601));
+    let approved = |letters: usize| {
+        let json = r#"{"whatsappTemplate":{"name":"n","language":"ru","bodyText":"{{1}} и {{2}}","body":["{{ x }}","{{ x }}"]}}"#;
+        let body = serde_json::from_str(json).expect("a template");
+        made(&body, Channel::WhatsApp, &json!({ "x": "ы".repeat(letters) }))
+    };
+    assert!(approved(510).is_ok());
+    let part = "/whatsappTemplate/body".to_owned();
+    let error = RenderError::TooLong { part, channel: Channel::WhatsApp, limit: 1024, length: 1025 };
+    assert_eq!(approved(511), Err(error));
     let telegram = |source: &str| made(&html(source), Channel::Telegram, &json!({}));
     assert!(telegram("<b>{{ '<' * 4096 }}</b>").is_ok(), "entities count as what they stand for");
     assert_eq!(telegram("{{ '😀' * 2049 }}"), too_long(Channel::Telegram, 4096, 4098));

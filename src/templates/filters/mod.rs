@@ -14,7 +14,7 @@ use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 
 pub(super) use self::language::{Language, USUAL};
 use self::time::Shown;
-use super::data::rendering;
+use super::data::{is_missing, rendering, there};
 
 /// Fuel for one of the filters here: about what it takes, counted in the engine's own instructions.
 const COST: u64 = 20;
@@ -47,6 +47,14 @@ pub(super) fn install(language: &mut Environment<'static>) {
             filter.call(state, &arguments)
         });
     }
+    for name in ["d", "default"] {
+        language.add_filter(name, |state: &State<'_, '_>, value: &Value, others: Rest<Value>| {
+            let missing = Value::UNDEFINED;
+            filters::default(state, if is_missing(value) { &missing } else { value }, others)
+        });
+    }
+    language.add_test("defined", |value: &Value| !is_missing(value));
+    language.add_test("undefined", is_missing);
     language.add_filter("join", join);
     language.add_filter("money", money::money);
     language.add_filter("plural", words::plural);
@@ -107,6 +115,7 @@ fn wrong(message: impl Into<String>) -> Error {
 
 /// An error that names the variable, where the value is missing.
 fn given(value: &Value) -> Result<(), Error> {
+    there(value)?;
     if value.is_undefined() {
         // Taking a number out of it fails with the engine's own trace of where it came from.
         from_args::<(f64,)>(std::slice::from_ref(value)).map(drop)?;
@@ -116,6 +125,7 @@ fn given(value: &Value) -> Result<(), Error> {
 
 /// The whole of a value's worth of text, or an error that says what else to do.
 pub(super) fn plain(value: &Value) -> Result<(), Error> {
+    there(value)?;
     match value.kind() {
         kind @ (ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Plain) => Err(Error::new(
             ErrorKind::InvalidOperation,

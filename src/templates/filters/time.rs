@@ -3,7 +3,7 @@
 //! A moment (RFC 3339, seconds since 1970) is shown in the zone given, else the contact's, else UTC. A date or time
 //! without a zone is shown as it is: nobody can say which moment it was.
 
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use minijinja::value::{Kwargs, ValueKind};
@@ -38,9 +38,12 @@ pub(super) fn moment(
     arguments.finish()?;
     let zone = zone.as_ref().map_or_else(|| rendering(state).zone.clone(), |zone| zone.as_str().map(Into::into));
     let language = language(state)?;
-    let (at, has_time) = parse(value, zone.as_deref())?;
-    if !has_time && shown != Shown::Date {
+    let (at, has) = parse(value, zone.as_deref())?;
+    if has == Shown::Date && shown != Shown::Date {
         return Err(wrong("this is a date without a time of day: show it with `date`"));
+    }
+    if has == Shown::Time && shown != Shown::Time {
+        return Err(wrong("this is a time of day without a date: show it with `time`"));
     }
     let date = at.datetime().date();
     match style.as_ref().map(|style| style.as_str().unwrap_or_default()) {
@@ -123,10 +126,13 @@ fn with_pattern(language: Language, pattern: &str, at: &Zoned) -> Result<String,
     Ok(written)
 }
 
-/// The moment on the calendar and clock to show, and whether it has a time of day.
-fn parse(value: &Value, zone: Option<&str>) -> Result<(Zoned, bool), Error> {
-    let shown_as_is = |at: DateTime| at.to_zoned(TimeZone::UTC).map_err(|error| wrong(error.to_string()));
-    let moment = |at: Timestamp| Ok((at.to_zoned(zone_of(zone)?), true));
+/// The moment on the calendar and clock to show, and what of it is known.
+fn parse(value: &Value, zone: Option<&str>) -> Result<(Zoned, Shown), Error> {
+    let shown_as_is = |at: DateTime, has| match at.to_zoned(TimeZone::UTC) {
+        Ok(at) => Ok((at, has)),
+        Err(error) => Err(wrong(error.to_string())),
+    };
+    let moment = |at: Timestamp| Ok((at.to_zoned(zone_of(zone)?), Shown::DateAndTime));
     let seconds = |seconds: i64| {
         Timestamp::from_second(seconds)
             .map_err(|_| wrong(format!("{seconds} is too far away for seconds since 1970: are these milliseconds?")))
@@ -149,17 +155,51 @@ fn parse(value: &Value, zone: Option<&str>) -> Result<(Zoned, bool), Error> {
         }
         let has_time = text.contains(':');
         if has_time && let Ok(at) = text.parse::<DateTime>() {
-            return Ok((shown_as_is(at)?, true));
+            return shown_as_is(at, Shown::DateAndTime);
         }
         if !has_time
             && text.len() == 10
             && let Ok(date) = text.parse::<Date>()
         {
-            return Ok((shown_as_is(date.at(0, 0, 0, 0))?, false));
+            return shown_as_is(date.at(0, 0, 0, 0), Shown::Date);
+        }
+        if let Some((at, has)) = as_in_russia(text) {
+            return shown_as_is(at, has);
         }
     }
     let text: String = text.chars().take(40).collect();
-    Err(wrong(format!("`{text}` is no moment: give 2026-01-07, 2026-01-07T10:00:00+03:00 or seconds since 1970")))
+    Err(wrong(format!(
+        "`{text}` is no moment: give 2026-01-07, 07.01.2026, 2026-01-07T10:00:00+03:00 or seconds since 1970"
+    )))
+}
+
+/// `07.01.2026`, `07.01.2026 12:30`, `12:30`, and seconds with either.
+fn as_in_russia(text: &str) -> Option<(DateTime, Shown)> {
+    match text.split_once(' ') {
+        Some((date, time)) => Some((day(date)?.to_datetime(time_of_day(time.trim_start())?), Shown::DateAndTime)),
+        None if text.contains(':') => Some((Date::ZERO.to_datetime(time_of_day(text)?), Shown::Time)),
+        None => Some((day(text)?.at(0, 0, 0, 0), Shown::Date)),
+    }
+}
+
+fn day(text: &str) -> Option<Date> {
+    let mut pieces = text.split('.');
+    let (day, month, year) = (digits(pieces.next()?, 2)?, digits(pieces.next()?, 2)?, pieces.next()?);
+    let year = digits(year, 4).filter(|_| year.len() == 4 && pieces.next().is_none())?;
+    Date::new(year, month.try_into().ok()?, day.try_into().ok()?).ok()
+}
+
+fn time_of_day(text: &str) -> Option<Time> {
+    let mut pieces = text.split(':');
+    let (hour, minute) = (digits(pieces.next()?, 2)?, pieces.next().filter(|minute| minute.len() == 2)?);
+    let second = pieces.next().map_or(Some(0), |second| digits(second, 2))?;
+    let minute = digits(minute, 2).filter(|_| pieces.next().is_none())?;
+    Time::new(hour.try_into().ok()?, minute.try_into().ok()?, second.try_into().ok()?, 0).ok()
+}
+
+fn digits(text: &str, most: usize) -> Option<i16> {
+    let fits = (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    if fits { text.parse().ok() } else { None }
 }
 
 fn whole_seconds(value: &Value) -> Option<i64> {

@@ -64,12 +64,18 @@ pub(crate) fn check_links(html: String, links: &[Link]) -> Result<String, BadLin
         if let Some(link) = number {
             let address = rest.split(link.quote).next().unwrap_or_default();
             if !begins_well(address.trim_start()) {
-                return Err(BadLink { offset: link.offset, address: address.chars().take(60).collect() });
+                return Err(BadLink { offset: link.offset, address: as_given(address).chars().take(60).collect() });
             }
         }
         checked.push_str(rest);
     }
     Ok(checked)
+}
+
+/// What it was before it was escaped.
+fn as_given(address: &str) -> String {
+    let quotes = address.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
+    quotes.replace("&amp;", "&")
 }
 
 /// How an address has to begin, for people.

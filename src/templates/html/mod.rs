@@ -9,6 +9,7 @@ mod nesting;
 mod rewrite;
 mod scan;
 mod styles;
+mod telegram;
 #[cfg(test)]
 mod tests;
 mod text;

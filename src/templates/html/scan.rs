@@ -16,15 +16,21 @@ pub(super) enum Item {
     Text(Range<usize>),
     Start(StartTag),
     /// Its name, in small letters.
-    End(String),
+    End {
+        name: String,
+        start: usize,
+    },
     /// What is inside `style` and `script`.
     Raw(Range<usize>),
+    /// Where a comment or a declaration begins.
+    Comment(usize),
 }
 
 pub(super) struct StartTag {
     /// In small letters.
     pub(super) name: String,
     pub(super) attributes: Vec<Attribute>,
+    pub(super) start: usize,
     /// Where its `>` or `/>` is.
     pub(super) end: usize,
 }
@@ -199,6 +205,7 @@ impl<'a> Scan<'a> {
     }
 
     fn comment(&mut self) -> Result<(), Objection> {
+        self.items.push(Item::Comment(self.at));
         self.plain_if_captured(self.at..self.at + 1)?;
         let opening = self.rest();
         // Two ways to write a comment that ends at once.
@@ -223,6 +230,7 @@ impl<'a> Scan<'a> {
     }
 
     fn declaration(&mut self) -> Result<(), Objection> {
+        self.items.push(Item::Comment(self.at));
         self.plain_if_captured(self.at..self.at + 1)?;
         self.up_to(self.rest().find('>'), 1, "declaration")
     }
@@ -245,7 +253,7 @@ impl<'a> Scan<'a> {
             return self.no(start, "a closing tag holds only its name");
         }
         self.nesting.close(&name);
-        self.items.push(Item::End(name));
+        self.items.push(Item::End { name, start });
         Ok(())
     }
 
@@ -281,7 +289,7 @@ impl<'a> Scan<'a> {
         };
         let end = if self.flat.text[..end].ends_with('/') { end - 1 } else { end };
         self.at = end + self.flat.text[end..].find('>').map_or(0, |at| at + 1);
-        self.items.push(Item::Start(StartTag { name: name.clone(), attributes, end }));
+        self.items.push(Item::Start(StartTag { name: name.clone(), attributes, start, end }));
         match name.as_str() {
             "style" | "script" => self.raw(&name, false),
             "title" | "textarea" => self.raw(&name, true),

@@ -38,14 +38,14 @@ pub(super) fn inlined(flat: &Flat, items: &[Item]) -> Result<HashMap<usize, Stri
                 tags += 1;
                 open(&mut page, flat, tag, number);
             }
-            Item::End(name) if is_skipped(name) => {}
-            Item::End(name) => page.push_str(&format!("</{name}>")),
+            Item::End { name, .. } if is_skipped(name) => {}
+            Item::End { name, .. } => page.push_str(&format!("</{name}>")),
             Item::Raw(range) if in_style => {
                 rules.push_str(&flat.text[range.clone()]);
                 page.push_str(&flat.text[range.clone()]);
                 in_style = false;
             }
-            Item::Raw(_) | Item::Text(_) => {}
+            Item::Raw(_) | Item::Text(_) | Item::Comment(_) => {}
         }
     }
     if rules.is_empty() {

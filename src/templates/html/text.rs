@@ -28,16 +28,16 @@ fn plain_html(source: &str, flat: &Flat, items: &[Item]) -> String {
     for item in items {
         match item {
             Item::Start(tag) if tag.name == "head" => head_depth += 1,
-            Item::End(name) if name == "head" => head_depth = head_depth.saturating_sub(1),
+            Item::End { name, .. } if name == "head" => head_depth = head_depth.saturating_sub(1),
             // What prints nothing a person reads still has to be there: a block that began here ends elsewhere.
             Item::Text(range) if head_depth > 0 => {
                 page.html.extend(flat.text[range.clone()].chars().filter(|&c| code_at(c).is_some()));
             }
             Item::Text(range) => page.html.push_str(&flat.text[range.clone()].replace('<', "&lt;")),
-            Item::Raw(_) => {}
+            Item::Raw(_) | Item::Comment(_) => {}
             Item::Start(tag) => page.start(flat, tag),
-            Item::End(name) if name == "a" => page.end_link(|text| with_code(text.trim(), source, flat).0),
-            Item::End(name) => page.end(name),
+            Item::End { name, .. } if name == "a" => page.end_link(|text| with_code(text.trim(), source, flat).0),
+            Item::End { name, .. } => page.end(name),
         }
     }
     page.html

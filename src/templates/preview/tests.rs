@@ -47,6 +47,42 @@ fn all_that_is_missing_is_named_at_once() {
 }
 
 #[test]
+fn a_value_of_any_kind_can_stand_in() {
+    let source = r#"{"text":"{{ deal.amount | money(deal.currency) }} {{ day | time(zone=zone) }} {% for x in rows %}{{ x }}{% endfor %}{{ last }}",
+        "telegramHtml":"<a href=\"{{ url }}\">x</a>","email":{"subject":"{{ contact['Город'] }}","text":"{{ after }}"}}"#;
+    let shown = preview(source, &json!({}), None);
+    let missing = ["after", "contact['Город']", "day", "deal.amount", "deal.currency", "last", "rows", "url", "zone"];
+    assert_eq!((shown.missing, shown.unset), (missing.map(str::to_owned).into(), vec![]));
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_called_unset() {
+    let source =
+        r#"{"text":"{{ sum | money }} {{ contact.name }} {{ promo | default('нет') }}{% if vip %} VIP{% endif %}"}"#;
+    let shown = preview(source, &json!({ "sum": "много" }), None);
+    assert_eq!(
+        (shown.missing, shown.unset),
+        (vec!["contact.name".to_owned()], vec!["promo".to_owned(), "vip".to_owned()])
+    );
+}
+
+#[test]
+fn a_record_that_is_not_there_lacks_its_fields() {
+    let source = r#"{"text":"{{ manager.name }} {{ manager.phone | default('—') }}{% if lead.name %}!{% endif %}"}"#;
+    let shown = preview(source, &json!({ "lead": null }), None);
+    assert_eq!(shown.missing, ["manager.name"]);
+    assert_eq!(shown.unset, ["lead.name", "manager.phone"]);
+}
+
+#[test]
+fn what_telegram_refuses_is_no_preview() {
+    let body = serde_json::from_str(r#"{"telegramHtml":"<p>x</p>"}"#).expect("a template");
+    let engine = Engine::new(Limits::default());
+    assert!(matches!(engine.preview(&body, &json!({}), Reader::default()), Err(RenderError::Broken(_))));
+    assert!(engine.check(&body).expect_err("no").to_string().starts_with("/telegramHtml, line 1, column 1: "));
+}
+
+#[test]
 fn another_language_can_be_asked_for() {
     let data = json!({ "contact": { "name": "Jan", "locale": "ru" } });
     let shown = preview(BODY, &data, Some("en-US"));

@@ -44,7 +44,7 @@ fn names_and_urls_are_filled_in_and_files_come_along() {
         ]
     );
     insta::assert_snapshot!(made(&body, Channel::Email, &data).expect_err("no URL"), @"the URL of an attachment has to begin with http:// or https://, all in ASCII (/email/attachments/0/url, line 1, column 1)");
-    insta::assert_snapshot!(made(&body, Channel::Email, &json!({})).expect_err("missing"), @"`deal` is missing (/email/attachments/0/name, line 1, column 9)");
+    insta::assert_snapshot!(made(&body, Channel::Email, &json!({})).expect_err("missing"), @"`deal.number` is missing (/email/attachments/0/name, line 1, column 9)");
 }
 
 #[test]

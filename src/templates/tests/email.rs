@@ -65,6 +65,9 @@ fn an_address_from_data_leads_where_addresses_may() {
         let place = error.place().expect("a place");
         assert_eq!((place.part.as_str(), place.line, place.column), ("/email/html", 2, 10), "{bad}: {error}");
     }
+    let long = format!("<b>'&amp;{}", "я".repeat(100));
+    let said = link(&long).expect_err("no address").to_string();
+    assert!(said.starts_with(&format!("`<b>'&amp;{}` is no address", "я".repeat(51))), "{said}");
     let pieces = "{% for u in urls %}<a href=\"{% if u %}{{ u }}{% endif %}\">{{ u }}</a>{% endfor %}";
     let several = |urls| made(&super::html(pieces), Channel::Telegram, &json!({ "urls": urls }));
     assert!(several(["https://a", "tg://b"]).is_ok());

@@ -78,6 +78,10 @@ fn any_value() -> impl Strategy<Value = String> {
         "]",
         "(",
         "javascript:",
+        "\n> ",
+        "\n1. ",
+        "\n- ",
+        " https://x/",
         "a",
         "я",
         "😀",
@@ -152,7 +156,14 @@ proptest! {
                 panic!("no text");
             };
             let inside = text.strip_prefix("*Заказ* ").and_then(|text| text.strip_suffix(" _!_")).expect("the author's own");
-            prop_assert_eq!(inside.replace('\u{2060}', ""), crate::templates::without_controls(value.replace('\u{2060}', "")));
+            let decoded = |text: &str| {
+                let text = text.replace('\u{2060}', "").replace("%2A", "*").replace("%5F", "_");
+                text.replace("%7E", "~").replace("%60", "`")
+            };
+            prop_assert_eq!(decoded(inside), decoded(&crate::templates::without_controls(value.clone())));
+            for line in inside.split(['\n', '\u{2028}', '\u{2029}']).skip(1).map(str::trim_start) {
+                prop_assert!(!line.starts_with('>') && !line.starts_with("- ") && !line.starts_with("1. "), "{inside:?}");
+            }
             let letters: Vec<char> = inside.chars().collect();
             for at in (0..letters.len()).filter(|&at| "*_~`".contains(letters[at])) {
                 let beside = [letters.get(at.wrapping_sub(1)), letters.get(at + 1)];

@@ -27,6 +27,11 @@ impl<'a> Entry<'a> {
     fn key(&self) -> Key {
         match self.json["channel"].as_str() {
             Some("telegram") => (Channel::Telegram, self.json["recipient"].as_str().unwrap_or_default().to_owned()),
+            // The provider's record has numbers without their `+`.
+            Some("sms") => {
+                let recipient = self.json["recipient"].as_str().unwrap_or_default();
+                (Channel::Sms, recipient.trim_start_matches('+').to_owned())
+            }
             _ => (Channel::WhatsApp, self.id.to_owned()),
         }
     }
@@ -45,7 +50,8 @@ impl<'a> Entry<'a> {
 /// Every way in which a settled ledger (notifications with their attempts), the providers' record, and what callers
 /// were answered contradict one another. Nothing is the proof that none was lost and none doubled unseen.
 ///
-/// Telegram's messages carry no id of ours: a chat belongs to as many of them as the ledger holds for it.
+/// Telegram's messages and SMS carry no id of ours: a chat or number belongs to as many of them as the ledger holds for
+/// it.
 pub(super) fn disagreements(ledger: &[Value], taken: &[Taken], answers: &[Value]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut taken_by: HashMap<Key, Vec<&Taken>> = HashMap::new();

@@ -92,7 +92,7 @@ async fn a_wrong_field_is_named_by_its_place(world: World) {
     // Both mistakes at once, not one after the other.
     let two = with(to(), json!({ "maxRetries": -1, "deadlineMs": 0 }));
     assert_eq!(mistakes(&server, "/v1/notifications", &two).await.len(), 2);
-    let many = json!({ "channel": "telegram", "text": "x", "recipients": [{ "recipient": 1 }, { "recipient": null }] });
+    let many = json!({ "channel": "telegram", "text": "x", "recipients": [{ "recipient": 1 }, { "recipient": true }] });
     assert_eq!(mistakes(&server, "/v1/notifications/auto", &many).await, place("/recipients/1/recipient", ""));
     let missing = json!({ "channel": "telegram", "text": "x" });
     assert_eq!(mistakes(&server, "/v1/notifications", &missing).await, place("", ""));

@@ -26,6 +26,8 @@ async fn a_deal_of_the_crm_is_written_about_and_nothing_is_sent_when_it_cannot_b
     let settings = [
         ("VESTNIK__DELIVERY__DEFAULT_REGION", "RU"),
         ("VESTNIK__RECORDS__SQL__URL", url.as_str()),
+        // The machine may be busy with other tests.
+        ("VESTNIK__RECORDS__SQL__TIMEOUT_MS", "20000"),
         ("VESTNIK__RECORDS__SQL__CONTACT", CONTACTS),
         ("VESTNIK__RECORDS__SQL__DEAL", DEALS),
     ];

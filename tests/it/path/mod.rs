@@ -14,6 +14,7 @@ mod outcomes;
 mod processes;
 mod records;
 mod server;
+mod sms;
 mod stopping;
 mod world;
 

@@ -124,12 +124,18 @@ async fn given_ids_and_data_win(world: World) {
     let send = json!({ "channel": "whatsapp", "templateId": "all", "context": { "dealId": "d1", "contactId": "c2" },
                        "data": { "deal": { "number": 7 }, "company": { "name": "Юг" } } });
     let first = server.post("/v1/notifications", &send).await.ok();
+    // Data wins over the contact's address, too.
+    let send = json!({ "channel": "whatsapp", "templateId": "name", "context": { "contactId": "c1" },
+                       "data": { "contact": { "phone": "+7 999 000-00-08" } } });
+    let third = server.post("/v1/notifications", &send).await.ok();
+    assert_eq!(third["recipient"], "+79990000008");
     // No record need exist where all values are given.
     let send = json!({ "channel": "whatsapp", "templateId": "name", "context": { "leadId": 999 },
                        "data": { "contact": { "name": "Гость" } }, "recipient": "+79990000009" });
     let second = server.post("/v1/notifications", &send).await.ok();
-    assert_eq!(texts(&world), [pair("79990000002", "Борис|7|Юг|Пётр"), pair("79990000009", "Гость")]);
-    world.assert_books(&server, &[first, second]).await;
+    let expected = [pair("79990000002", "Борис|7|Юг|Пётр"), pair("79990000008", "Анна"), pair("79990000009", "Гость")];
+    assert_eq!(texts(&world), expected);
+    world.assert_books(&server, &[first, second, third]).await;
 }
 
 async fn whom_nobody_can_reach_is_not_written_to(world: World) {

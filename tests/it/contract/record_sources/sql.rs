@@ -192,7 +192,7 @@ async fn the_time_limit_is_kept_here_and_on_the_server() {
     client.batch_execute("insert into contact values (1, 'a'); insert into company values (1, 'b')").await.unwrap();
     // Much longer than the test waits: whoever keeps no limit fails it.
     let slow = "select id, pg_sleep(600)::text as slept from contact where id = any($1)";
-    let settings = SqlSettings { timeout_ms: 300, pool_size: 1, ..with_query(&database, slow) };
+    let settings = SqlSettings { timeout_ms: 1_000, pool_size: 1, ..with_query(&database, slow) };
     let source = source(&settings);
     let asked = source.load(CONTACT, ids(&["1"]));
     let said = tokio::time::timeout(LONG, asked).await.expect("it gives up").unwrap_err();

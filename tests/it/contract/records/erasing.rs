@@ -10,10 +10,15 @@ use vestnik::store::{
 
 use super::dump::tables_with;
 use super::{contact, find, id, record, save};
-use crate::support::ledger::{TestLedger, promises};
+use crate::support::eventually::{LONG, eventually};
+use crate::support::ledger::{Engine, TestLedger, promises};
 
 promises!(
     nothing_of_a_person_is_left,
+    leads_and_deals_go_a_few_at_a_time,
+    addresses_go_from_deals_in_any_writing,
+    an_id_that_is_an_address_goes_too,
+    nothing_is_left_in_the_file_either,
     an_erasure_cut_off_anywhere_goes_on,
     others_keep_what_they_have,
     opt_outs_survive_without_the_address,
@@ -203,12 +208,12 @@ async fn nothing_of_a_person_is_left(mut ledger: TestLedger) {
         ledger.store().request_erasure(RecordKind::Contact, id(RecordKind::Contact, "c1"), ledger.now()).await;
     let erasure = erasure.unwrap();
     assert!(find(&ledger, RecordKind::Contact, "c1").await.is_none());
-    assert!(find(&ledger, RecordKind::Lead, "42").await.is_none());
-    let deal = find(&ledger, RecordKind::Deal, "d1").await.unwrap();
-    assert_eq!(deal.record.fields().keys().collect::<Vec<_>>(), ["contactId", "title"]);
     ledger.assert_balances().await;
 
     assert_eq!(erase(&ledger).await, ErasureStep::Waits);
+    assert!(find(&ledger, RecordKind::Lead, "42").await.is_none());
+    let deal = find(&ledger, RecordKind::Deal, "d1").await.unwrap();
+    assert_eq!(deal.record.fields().keys().collect::<Vec<_>>(), ["contactId", "title"]);
     assert_eq!(ledger.find(world.sending.id).await.recipient, PHONE, "what is being sent is let alone");
     assert_eq!(ledger.store().erasure(erasure.id).await.unwrap().unwrap().done_at, None);
     end_sending(&ledger, &world).await;
@@ -223,6 +228,105 @@ async fn nothing_of_a_person_is_left(mut ledger: TestLedger) {
     ledger.epoch = ledger.begin_epoch().await;
     assert!(ledger.open(&ledger.take().await).await.is_empty());
     ledger.assert_balances().await;
+}
+
+/// However many, no commit is long; and the process ends after each step.
+async fn leads_and_deals_go_a_few_at_a_time(mut ledger: TestLedger) {
+    const EACH: usize = 60;
+    const MOST: usize = 20;
+    let of = |kind, n: usize| {
+        let fields = json!({"contactId": "c1", "phone": format!("+7999000{n:04}"), "note": "79991110007"});
+        record(kind, &n.to_string(), fields)
+    };
+    save(&ledger, vec![contact("c1", json!({"phone": PHONE}))], SaveHow::Merge).await;
+    for kind in [RecordKind::Lead, RecordKind::Deal] {
+        save(&ledger, (0..EACH).map(|n| of(kind, n)).collect(), SaveHow::Merge).await;
+    }
+    let last = record(RecordKind::Lead, "99", json!({"contactId": "c1", "phone": "+79991110007"}));
+    save(&ledger, vec![last], SaveHow::Merge).await;
+    let count = async |ledger: &TestLedger, what: &str| {
+        let sql = format!("SELECT CAST(count(*) AS text) AS c FROM records WHERE {what}");
+        ledger.raw_column(&sql).await[0].parse::<usize>().unwrap()
+    };
+    ledger.store().request_erasure(RecordKind::Contact, id(RecordKind::Contact, "c1"), ledger.now()).await.unwrap();
+    assert!(find(&ledger, RecordKind::Contact, "c1").await.is_none());
+    for (what, all) in [("kind = 2", EACH + 1), ("phone IS NOT NULL", EACH)] {
+        let mut left = count(&ledger, what).await;
+        assert!(left >= all, "the request itself leaves them: {left}");
+        while left > 0 {
+            assert_eq!(step(&ledger).await, ErasureStep::Went);
+            ledger.reopen().await;
+            let now = count(&ledger, what).await;
+            assert!(now + MOST >= left, "{left} became {now}");
+            left = now;
+        }
+    }
+    assert_eq!(erase(&ledger).await, ErasureStep::Idle);
+    assert_eq!(count(&ledger, "kind = 3").await, EACH);
+    assert_eq!(tables_with(&ledger, &["999000", "9991110007"]).await, [""; 0]);
+}
+
+async fn addresses_go_from_deals_in_any_writing(ledger: TestLedger) {
+    person(&ledger).await;
+    // An address that only another deal tells.
+    let other = json!({"contactId": "c1", "email": "z2@example.com"});
+    let deal = json!({
+        "contactId": "c1", "title": "Rosen", "note": "тел. 8 (999) 123-45-67", "write": "To ZINAIDA@example.com",
+        "delivery": {"city": "Тверь", "phones": ["9991234567", "+79990000002"], "chat": 770_077}, "cc": "z2@Example.com",
+    });
+    let deals = vec![record(RecordKind::Deal, "d0", deal), record(RecordKind::Deal, "d2", other)];
+    save(&ledger, deals, SaveHow::Merge).await;
+    ledger.store().request_erasure(RecordKind::Contact, id(RecordKind::Contact, "c1"), ledger.now()).await.unwrap();
+    assert_eq!(erase(&ledger).await, ErasureStep::Idle);
+    let left = json!({
+        "contactId": "c1", "title": "Rosen", "delivery": {"city": "Тверь", "phones": ["+79990000002"]},
+    });
+    let deal = find(&ledger, RecordKind::Deal, "d0").await.unwrap();
+    assert_eq!(serde_json::Value::Object(deal.record.fields().clone()), left);
+    assert_eq!(tables_with(&ledger, TRACES).await, [""; 0]);
+    assert_eq!(tables_with(&ledger, &["z2@example"]).await, [""; 0]);
+}
+
+async fn an_id_that_is_an_address_goes_too(ledger: TestLedger) {
+    for name in ["8 999 123-45-67", "zinaida@example.com"] {
+        save(&ledger, vec![contact(name, json!({"phone": PHONE}))], SaveHow::Merge).await;
+        let deal = json!({"contactId": name, "title": "Rosen"});
+        save(&ledger, vec![record(RecordKind::Deal, "d1", deal)], SaveHow::Merge).await;
+        let records = RecordIds { contact_id: Some(name.into()), ..RecordIds::default() };
+        let sent = NewNotification { records, ..about(&ledger, ledger.due_now()) };
+        ledger.accept(vec![sent.clone()]).await;
+        let asked =
+            ledger.store().request_erasure(RecordKind::Contact, id(RecordKind::Contact, name), ledger.now()).await;
+        assert_eq!(erase(&ledger).await, ErasureStep::Idle);
+        assert_eq!(ledger.find(sent.id).await.records.contact_id.as_deref(), Some(ERASED));
+        let erasure = ledger.store().erasure(asked.unwrap().id).await.unwrap().unwrap();
+        assert_eq!((erasure.record.as_str(), erasure.notifications), (ERASED, 1));
+    }
+    assert_eq!(tables_with(&ledger, &["9991234567", "123-45-67", "zinaida"]).await, [""; 0]);
+}
+
+/// Deleted rows are overwritten, and the write-ahead log is emptied when there is no work.
+async fn nothing_is_left_in_the_file_either(ledger: TestLedger) {
+    if ledger.engine != Engine::Sqlite {
+        return;
+    }
+    let folder = ledger.dir.path().join("data");
+    let traces = || {
+        let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+        let bytes: Vec<_> = files.flat_map(|file| std::fs::read(file).unwrap()).collect();
+        let has = |trace: &str| bytes.windows(trace.len()).any(|bytes| bytes == trace.as_bytes());
+        TRACES.iter().copied().filter(|trace| has(trace)).collect::<Vec<_>>()
+    };
+    let world = world(&ledger).await;
+    // Longer than a page.
+    let long = json!({"contactId": "c1", "text": "незабудкина ".repeat(1000), "z": "zinaida@example.com"});
+    save(&ledger, vec![record(RecordKind::Lead, "77", long)], SaveHow::Merge).await;
+    assert!(!traces().is_empty(), "the test would see it");
+    ledger.store().request_erasure(RecordKind::Contact, id(RecordKind::Contact, "c1"), ledger.now()).await.unwrap();
+    assert_eq!(erase(&ledger).await, ErasureStep::Waits);
+    end_sending(&ledger, &world).await;
+    assert_eq!(erase(&ledger).await, ErasureStep::Idle);
+    eventually(LONG, "no page holds anything of them", async || traces().is_empty().then_some(())).await;
 }
 
 /// The process ends after each step, one step further in each round.

@@ -21,6 +21,7 @@ promises!(
     kinds_are_apart,
     deleting_takes_it_out,
     names_of_fields_are_remembered,
+    data_in_names_of_fields_is_not_remembered,
     odd_texts_come_back_as_they_were,
 );
 
@@ -184,6 +185,28 @@ async fn names_of_fields_are_remembered(mut ledger: TestLedger) {
     save(&ledger, vec![contact("c2", json!({"Name": "x"}))], SaveHow::Merge).await;
     assert_eq!(names(&ledger, RecordKind::Contact).await[0], "Name");
     assert_eq!(names(&ledger, RecordKind::Contact).await.len(), expected.len() + 1);
+}
+
+async fn data_in_names_of_fields_is_not_remembered(ledger: TestLedger) {
+    let given = json!({
+        "+7 995 999 88 77": "x", "79959998877": "x", "anna@example.com": "x", "тел 8 995 999 88 77": "x", "12": "x",
+        "Доб. телефон 2": "x", "calls": {"_79959998877": 1, "last": 2},
+    });
+    save(&ledger, vec![contact("c1", given)], SaveHow::Merge).await;
+    let names = async || ledger.store().record_fields(RecordKind::Contact).await.unwrap();
+    let expected = ["calls", "calls.last", "id", "Доб. телефон 2"];
+    assert_eq!(names().await, expected);
+    // Refused, it leaves no name.
+    let big = |field: &str| contact("c1", json!({ field: "x".repeat(40_000), format!("{field}too"): 1 }));
+    save(&ledger, vec![big("a")], SaveHow::Merge).await;
+    let saved = save(&ledger, vec![big("b")], SaveHow::Merge).await;
+    assert!(matches!(saved[0], Saved::Refused(_)));
+    assert_eq!(names().await, ["a", "atoo", "calls", "calls.last", "id", "Доб. телефон 2"]);
+    for part in 0..3 {
+        let many = (0..200).map(|n| (format!("f{part}_{n}"), json!(1)));
+        save(&ledger, vec![contact("many", Value::Object(many.collect()))], SaveHow::Replace).await;
+    }
+    assert_eq!(names().await.len(), 500);
 }
 
 async fn odd_texts_come_back_as_they_were(ledger: TestLedger) {
