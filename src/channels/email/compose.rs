@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use lettre::message::header::ContentType;
-use lettre::message::{Attachment as AttachedPart, MultiPart, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType};
+use lettre::message::{Attachment as AttachedPart, Body, MultiPart, SinglePart};
 
 use super::dkim::Dkim;
 use super::reply::Reply;
@@ -126,8 +126,11 @@ fn parts(content: &EmailContent, files: Vec<AttachedFile>) -> Vec<u8> {
         Some(html) => mixed.multipart(MultiPart::alternative().singlepart(text).singlepart(html)),
     };
     for file in files {
-        mixed = mixed
-            .singlepart(AttachedPart::new(file_name(&file.name)).body(file.bytes, content_type(&file.content_type)));
+        let part = AttachedPart::new(file_name(&file.name));
+        // Left to itself, lettre sends bytes that happen to be ASCII as they are, bare line feeds and all.
+        let body =
+            Body::new_with_encoding(file.bytes, ContentTransferEncoding::Base64).expect("base64 takes any bytes");
+        mixed = mixed.singlepart(part.body(body, content_type(&file.content_type)));
     }
     mixed.formatted()
 }
@@ -142,14 +145,16 @@ fn file_name(name: &str) -> String {
 
 /// The type that was stated, if it can be, without its parameters: what a server states is not ours to trust.
 fn content_type(stated: &str) -> ContentType {
+    /// RFC 6838, 4.2 bounds both halves; it also keeps the line within its limit.
+    const LONGEST_BYTES: usize = 255;
     let essence = stated.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     // Of a message within a message the encoding may not be chosen freely (RFC 2046, 5.2.1).
     let foreign = essence.starts_with("multipart/") || essence.starts_with("message/");
-    let octets = || ContentType::parse("application/octet-stream").expect("a media type");
-    if foreign { octets() } else { ContentType::parse(&essence).unwrap_or_else(|_| octets()) }
+    let kind = if foreign || essence.len() > LONGEST_BYTES { None } else { ContentType::parse(&essence).ok() };
+    kind.unwrap_or_else(|| ContentType::parse("application/octet-stream").expect("a media type"))
 }
 
-/// The same lines, each ended as mail wants it: bare CR and LF are for no server to guess at.
+/// The same lines, each ended as mail wants it: bare CR and LF are for no server to guess at, and NUL for none to see.
 fn lines(text: &str) -> String {
     let mut lines = String::with_capacity(text.len() + text.len() / 32);
     let mut rest = text;
@@ -159,6 +164,7 @@ fn lines(text: &str) -> String {
         rest = rest[at..].strip_prefix("\r\n").unwrap_or(&rest[at + 1..]);
     }
     lines.push_str(rest);
+    lines.retain(|c| c != '\0');
     lines
 }
 

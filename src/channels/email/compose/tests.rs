@@ -127,6 +127,13 @@ fn a_message_within_a_message_is_attached_as_bytes() {
     assert!(text_of(&letter).contains("Content-Type: application/octet-stream\r\n"));
 }
 
+#[test]
+fn a_file_is_never_sent_as_it_is() {
+    let file = AttachedFile { name: "a.txt".into(), content_type: "text/plain".into(), bytes: b"a\nb\r.\r\n".to_vec() };
+    let letter = compose(&stationery(None), "a@example.org", &plain("S", "x"), vec![file]);
+    assert!(text_of(&letter).contains("\r\n\r\nYQpiDS4NCg=="));
+}
+
 /// Anything that anybody could put into a field, with what could do harm more often than by chance.
 fn hostile() -> impl Strategy<Value = String> {
     let harm = prop_oneof![
