@@ -55,9 +55,7 @@ impl Stage {
         let server = start_server(&scratch, &simulator).await?;
         let (api, record) = (client(&server), client(&simulator));
         let stage = Stage { printer, api, record, server: Some(server), simulator, scratch };
-        stage.heading(
-            "Two processes start: a server with its ledger, and a simulator in place of the providers",
-        )?;
+        stage.heading("Two processes start: a server with its ledger, and a simulator in place of the providers")?;
         stage.say(&format!("server     {}", stage.api.base()))?;
         stage.say(&format!("simulator  {}", stage.simulator.url))?;
         Ok(stage)
