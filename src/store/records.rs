@@ -286,8 +286,14 @@ async fn read(sql: &impl Sql, kind: RecordKind, ids: Vec<RecordId>) -> Result<Ve
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let places: Vec<_> = (2..ids.len() + 2).map(|n| format!("${n}")).collect();
-    let query = format!("SELECT {COLUMNS} FROM records WHERE kind = $1 AND id IN ({})", places.join(", "));
+    let places: Vec<_> = (2..ids.len() + 2).map(|n| format!("(${n})")).collect();
+    // A join from the ids, and no `IN`: without statistics, as in a table that is being filled, PostgreSQL would read
+    // every record of the kind and filter them. CROSS keeps SQLite to this order.
+    let query = format!(
+        "WITH given (record_id) AS (VALUES {})
+         SELECT {COLUMNS} FROM given CROSS JOIN records WHERE kind = $1 AND id = record_id",
+        places.join(", ")
+    );
     let mut values = vec![Value::from(kind.code())];
     values.extend(ids.iter().map(|id| Value::from(id.as_str())));
     let rows = sql.read("reading records", query, values).await?;
