@@ -282,10 +282,13 @@ struct Found {
     revision: i64,
 }
 
-async fn read(sql: &impl Sql, kind: RecordKind, ids: Vec<RecordId>) -> Result<Vec<Found>, StoreError> {
+async fn read(sql: &impl Sql, kind: RecordKind, mut ids: Vec<RecordId>) -> Result<Vec<Found>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
+    // A join gives a row for each time an id is asked for.
+    ids.sort_unstable();
+    ids.dedup();
     let places: Vec<_> = (2..ids.len() + 2).map(|n| format!("(${n})")).collect();
     // A join from the ids, and no `IN`: without statistics, as in a table that is being filled, PostgreSQL would read
     // every record of the kind and filter them. CROSS keeps SQLite to this order.
