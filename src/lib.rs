@@ -14,6 +14,7 @@ pub mod http;
 pub mod import;
 pub mod lifecycle;
 pub mod limits;
+pub mod queue;
 pub mod records;
 pub mod server_url;
 pub mod simulator;
