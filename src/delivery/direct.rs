@@ -493,8 +493,8 @@ fn attempt(close: &Close, epoch: Epoch) -> Attempt {
 
 /// Takes a held notification in hand for its first attempt.
 fn claim_of(new: &NewNotification, epoch: Epoch) -> Open {
-    let claim = Claim { id: new.id, generation: Generation::default() };
-    Open { epoch, claims: vec![claim], drained: vec![ChunkId(new.id.0)], urgency: Urgency::Urgent }
+    let claim = Claim { id: new.id, generation: Generation::default(), chunk: ChunkId(new.id.0) };
+    Open { epoch, claims: vec![claim], urgency: Urgency::Urgent }
 }
 
 fn internal(what: &'static str) -> DirectError {

@@ -275,7 +275,8 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     })
 }
 
-fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
+/// A template and its version, from two columns beside each other.
+pub(super) fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
     let (Some(id), Some(version)) = (row.opt_text(column)?, row.opt_int(column + 1)?) else { return Ok(None) };
     let id = TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error))?;
     Ok(Some((id, TemplateVersion(i32::try_from(version).unwrap_or(i32::MAX)))))

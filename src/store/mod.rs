@@ -25,6 +25,7 @@ pub mod sqlite;
 pub mod suppressions;
 pub mod templates;
 pub mod verify;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,8 +38,9 @@ use secrecy::SecretString;
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
-    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
-    Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
+    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedOver, HeldBatch, Ledger, NewKey,
+    NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, Stream, TakeDue,
+    TakeFrom, Urgency, Waiting, WaitingStream,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
 pub use personal::ERASED;
