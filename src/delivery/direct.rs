@@ -320,7 +320,7 @@ impl Delivery {
         let (mut open, mut sent_until_now) = (open, 0_u32);
         loop {
             let outcome = self.hand_off(&account, epoch, &message, deadline).await;
-            let next = self.next(&new, &open, &outcome, Lane::Direct);
+            let next = self.next(&new, &open, &outcome, Lane::Direct, false);
             let mut close = self.close(&new, &open, &outcome, Some(&message.content), next);
             if let Some(wait) = self.wait_before_retry(&new, &outcome, sent_until_now, deadline) {
                 // The record and the next open are one commit, so the attempt stays open while it waits.

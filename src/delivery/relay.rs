@@ -206,13 +206,22 @@ impl Delivery {
     /// The queue lost what it held: everything that was handed over is handed over again.
     async fn hand_over_again(&self) {
         tracing::warn!(queue = self.queue.kind(), "the queue lost what it held: handing it over again");
-        match self.store.handed_before(self.clock.now()).await {
-            Ok(chunks) => {
-                for chunk in chunks {
-                    self.give_back(chunk).await;
+        loop {
+            match self.store.recount(self.clock.now(), None).await {
+                Ok(chunks) if chunks.is_empty() => return,
+                Ok(chunks) => {
+                    for one in chunks {
+                        self.give_back(one.chunk).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not look for what is lost");
+                    tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "could not look for what is lost"),
+            if self.stopping.is_cancelled() {
+                return;
+            }
         }
     }
 
@@ -229,12 +238,13 @@ impl Delivery {
     }
 
     async fn give_back_lost(&self, since: Timestamp) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let chunks = self.store.recount(since).await?;
+        let by = (!self.queue.is_shared()).then(|| self.lease.epoch());
+        let chunks = self.store.recount(since, by).await?;
         if chunks.is_empty() {
             return Ok(());
         }
         let depths = self.queue.depths().await?;
-        for (chunk, account, priority) in chunks {
+        for crate::store::HandedLong { chunk, account, priority } in chunks {
             let Some(account) = self.account_by_id(account) else { continue };
             let lane = Lane { channel: account.name().channel, priority };
             let is_empty = depths.iter().all(|depth| depth.lane != lane || depth.ready == 0);

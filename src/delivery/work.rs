@@ -108,7 +108,10 @@ impl Delivery {
             return;
         }
         // Another process's settings name it, and ours do not.
-        tracing::error!(count = strange.len(), "tasks of an account that is not in the settings went back to the ledger");
+        tracing::error!(
+            count = strange.len(),
+            "tasks of an account that is not in the settings went back to the ledger"
+        );
         let mut chunks: Vec<_> = strange.iter().map(|delivery| delivery.task.chunk).collect();
         chunks.dedup();
         for chunk in chunks {
@@ -151,7 +154,8 @@ impl Delivery {
                 }
             };
             let Ok(mut permits) = Arc::clone(&account.places).acquire_owned().await else { continue };
-            let wanted = room.min(account.hand.len()).min(CROWD).saturating_sub(1).min(account.places.available_permits());
+            let wanted =
+                room.min(account.hand.len()).min(CROWD).saturating_sub(1).min(account.places.available_permits());
             if let Ok(more) = Arc::clone(&account.places).try_acquire_many_owned(u32::try_from(wanted).unwrap_or(0)) {
                 permits.merge(more);
             }
@@ -285,7 +289,7 @@ impl Delivery {
             Ok(message) => (self.hand_off(account, epoch, message, deadline).await, Some(&message.content)),
             Err(outcome) => (outcome.clone(), None),
         };
-        let next = self.next(&ready.new, &open, &outcome, Lane::Queued);
+        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
         let close = self.close(&ready.new, &open, &outcome, content, next);
         match self.record(epoch, close, Urgency::Bulk).await {
             Ok(true) => {}

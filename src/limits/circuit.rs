@@ -4,7 +4,7 @@
 //! queued for it waits, and one message at a time is let through to find out whether it is back. Direct sends are not
 //! held up; one that is accepted ends the wait.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,12 @@ pub struct Circuit {
     is_open: AtomicBool,
     // Held for some 10 ns, never over an await.
     down: Mutex<Option<Down>>,
+    /// Sends in a row that reached nobody.
+    unreached: AtomicU32,
 }
+
+/// So many in a row that reached nobody, and the account is down.
+const UNREACHABLE: u32 = 10;
 
 /// Why an account is down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,8 +58,20 @@ impl Circuit {
         self.is_open.store(true, Ordering::Release);
     }
 
+    /// A send reached nobody. The tenth in a row is a refusal; tells whether the account is down.
+    pub fn unreachable(&self, code: &str, at: Timestamp, now: Instant) -> bool {
+        let is_down = self.unreached.fetch_add(1, Ordering::Relaxed) + 1 >= UNREACHABLE;
+        if is_down {
+            self.refused("unreachable", code, at, now);
+        }
+        is_down
+    }
+
     /// The account sent something. Tells whether it was down.
     pub fn worked(&self) -> bool {
+        if self.unreached.load(Ordering::Relaxed) > 0 {
+            self.unreached.store(0, Ordering::Relaxed);
+        }
         if !self.is_open.load(Ordering::Acquire) {
             return false;
         }

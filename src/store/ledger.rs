@@ -66,9 +66,13 @@ pub trait Ledger: Send + Sync {
     /// longer held it (it was lost and recovered, or is closed already).
     async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError>;
 
-    /// A chunk that `epoch` handed over becomes due again, with those of its notifications that nobody opened. Returns
-    /// how many wait again.
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError>;
+    /// A chunk that was handed over, by whomever, becomes due again, with those of its notifications that nobody opened.
+    /// Returns how many wait again. What was handed over with it can still be opened until it is handed over anew.
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError>;
+
+    /// Counts anew what nobody opened of the chunks handed over before `before`, `by` one process or by any. Chunks of
+    /// which nothing is left go; the others are named.
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError>;
 
     /// Puts back until their `due_at` what was handed over. The answer says of each, in order, whether it was; `false`
     /// means that it is not in hand any more.
@@ -223,6 +227,14 @@ pub struct HandedOver {
     pub count: u64,
     /// When the oldest of them was handed over.
     pub since: Timestamp,
+}
+
+/// A chunk that was handed over a while ago, and of which something is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedLong {
+    pub chunk: ChunkId,
+    pub account: AccountId,
+    pub priority: Priority,
 }
 
 #[derive(Clone, Debug)]

@@ -38,9 +38,9 @@ use secrecy::SecretString;
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
-    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedOver, HeldBatch, Ledger, NewKey,
-    NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, Stream, TakeDue,
-    TakeFrom, Urgency, Waiting, WaitingStream,
+    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedLong, HandedOver, HeldBatch,
+    Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
+    Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
 pub use personal::ERASED;

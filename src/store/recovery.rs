@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::ledger::{ChunkId, Close, Counts, Ledger, Next, Record, Recover, Recovered, Urgency};
+use super::ledger::{ChunkId, Close, Counts, HandedLong, Ledger, Next, Record, Recover, Recovered, Urgency};
 use super::sql::{ColumnType, Row, RowsStatement, Sql, Statement, Value};
 use crate::domain::clock::later;
 use crate::domain::{
@@ -231,13 +231,56 @@ async fn give_back(sql: &impl Sql, epoch: Epoch) -> Result<u64, StoreError> {
 }
 
 /// See [`Ledger::give_back`].
-pub(super) async fn give_back_one(sql: &impl Sql, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-    let in_hand = "SELECT id, ids FROM due WHERE handed_by = $1 AND id = $2";
-    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![epoch.0.into(), chunk.0.into()]).await?;
+pub(super) async fn give_back_one(sql: &impl Sql, chunk: ChunkId) -> Result<u64, StoreError> {
+    let in_hand = "SELECT id, ids, handed_by FROM due WHERE id = $1 AND handed_by IS NOT NULL";
+    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![chunk.0.into()]).await?;
     match chunks.first() {
-        Some(chunk) => give_back_chunk(sql, epoch, chunk).await,
+        Some(chunk) => give_back_chunk(sql, Epoch(chunk.int(2)?), chunk).await,
         None => Ok(0),
     }
+}
+
+/// See [`Ledger::recount`].
+pub(super) async fn recount(
+    sql: &impl Sql,
+    before: Timestamp,
+    by: Option<Epoch>,
+) -> Result<Vec<HandedLong>, StoreError> {
+    const DOING: &str = "counting what was handed over";
+    /// Looked at in one go.
+    const CHUNKS: i64 = 64;
+    let old = "SELECT id, ids, account, priority, outstanding FROM due
+               WHERE handed_by IS NOT NULL AND handed_at < $1 AND handed_by = coalesce($2, handed_by)
+               ORDER BY handed_at LIMIT $3";
+    let by = by.map(|epoch| epoch.0);
+    let mut left_over = Vec::new();
+    for row in sql.read(DOING, old.into(), vec![before.into(), by.into(), CHUNKS.into()]).await? {
+        let (chunk, members) = (row.uuid(0)?, row.ids(1)?);
+        let places: Vec<_> = (1..=members.len()).map(|n| format!("${n}")).collect();
+        // 3 queued; held by a direct call that has not opened it: 2 pending, in its first generation.
+        let count = format!(
+            "SELECT count(CASE WHEN state = 3 THEN 1 END), count(CASE WHEN state = 2 AND generation = 0 THEN 1 END)
+             FROM work WHERE id IN ({})",
+            places.join(", ")
+        );
+        let counted = sql.read(DOING, count, members.into_iter().map(Value::from).collect()).await?;
+        let (queued, held) = counted.first().map_or(Ok((0, 0)), |row| Ok((row.int(0)?, row.int(1)?)))?;
+        let seen = row.int(4)?;
+        if queued == 0 && held == 0 {
+            let delete = "DELETE FROM due WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
+            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(delete, vec![chunk.into(), seen.into()])]).await?;
+        } else if queued > 0 {
+            let update = "UPDATE due SET outstanding = $3 WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
+            let values = vec![chunk.into(), seen.into(), queued.into()];
+            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(update, values)]).await?;
+            left_over.push(HandedLong {
+                chunk: ChunkId(chunk),
+                account: AccountId(row.small(2)?),
+                priority: row.word(3, Priority::from_code)?,
+            });
+        }
+    }
+    Ok(left_over)
 }
 
 const GIVING_BACK: &str = "giving back what was in hand";

@@ -6,9 +6,7 @@ use super::StoreError;
 use super::ledger::{Begin, HandedOver, HeldBatch, NewNotification, Stream, Waiting, WaitingStream};
 use super::lookup::template;
 use super::sql::{Row, Sql};
-use crate::domain::{
-    AccountId, BatchId, Channel, Epoch, Mode, NotificationId, Policy, Priority, RecordIds,
-};
+use crate::domain::{AccountId, BatchId, Channel, Epoch, Mode, NotificationId, Policy, Priority, RecordIds};
 
 const DOING: &str = "looking for due work";
 
@@ -17,7 +15,8 @@ pub(super) async fn waiting(sql: &impl Sql) -> Result<Waiting, StoreError> {
     // By small tables: a million that wait are two thousand chunks.
     const STREAMS: &str = "SELECT priority, account, batch_id, min(due_at), CAST(sum(outstanding) AS BIGINT) FROM due
         WHERE handed_by IS NULL GROUP BY priority, account, batch_id ORDER BY priority, min(due_at)";
-    const HANDED: &str = "SELECT handed_by, account, priority, CAST(sum(outstanding) AS BIGINT), min(handed_at) FROM due
+    const HANDED: &str =
+        "SELECT handed_by, account, priority, CAST(sum(outstanding) AS BIGINT), min(handed_at) FROM due
         WHERE handed_by IS NOT NULL GROUP BY handed_by, account, priority";
     const HELD: &str = "SELECT id, CASE WHEN cancelled_at IS NULL THEN 0 ELSE 1 END FROM batches
         WHERE paused_at IS NOT NULL OR cancelled_at IS NOT NULL";
@@ -27,7 +26,10 @@ pub(super) async fn waiting(sql: &impl Sql) -> Result<Waiting, StoreError> {
         held.iter().map(|row| Ok((BatchId(row.uuid(0)?), row.int(1)? != 0))).collect::<Result<_, StoreError>>()?;
     let mut waiting = Waiting {
         handed: handed.iter().map(handed_over).collect::<Result<_, _>>()?,
-        held: held.iter().map(|(batch, is_cancelled)| HeldBatch { batch: *batch, is_cancelled: *is_cancelled }).collect(),
+        held: held
+            .iter()
+            .map(|(batch, is_cancelled)| HeldBatch { batch: *batch, is_cancelled: *is_cancelled })
+            .collect(),
         ..Waiting::default()
     };
     for row in &streams {

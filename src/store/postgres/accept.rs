@@ -417,7 +417,8 @@ async fn insert_ended(
 }
 
 pub(super) async fn insert_chunks(client: &Object, chunks: &[NewChunk]) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids, outstanding)
+    const SQL: &str =
+        "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids, outstanding)
                        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     try_join_all(chunks.iter().map(|chunk| async move {
         let due_at = chunk.due_at.as_microsecond();

@@ -21,13 +21,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
+use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::{Sql as _, Statement};
 use super::{
@@ -248,8 +249,12 @@ impl Ledger for Postgres {
         self.record.commit("recording outcomes", record).await
     }
 
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-        recovery::give_back_one(self, epoch, chunk).await
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, chunk).await
+    }
+
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError> {
+        recovery::recount(self, before, by).await
     }
 
     async fn postpone(&self, postpones: Vec<Postpone>) -> Result<Vec<bool>, StoreError> {

@@ -43,17 +43,15 @@ pub(super) async fn postpone(
     let kept: Vec<&Postpone> = postpones.iter().zip(&done).filter(|(_, done)| **done).map(|(one, _)| one).collect();
     kept.iter().for_each(|one| chunks.postponed(one));
     let chunks = chunks.into_rows(&shared.ids);
-    try_join!(
-        insert_chunks(client, &chunks),
-        count_down(client, POSTPONING, kept.iter().map(|one| one.claim.chunk)),
-    )?;
+    try_join!(insert_chunks(client, &chunks), count_down(client, POSTPONING, kept.iter().map(|one| one.claim.chunk)),)?;
     client.batch_execute("COMMIT").await.map_err(failed)?;
     Ok(done)
 }
 
 pub(super) async fn settle(client: &Object, shared: &Shared, settles: &[Settle]) -> Result<Vec<bool>, StoreError> {
     // 1 scheduled, 2 pending, 3 queued: what still waits. Its chunk passes over it.
-    const END: &str = "UPDATE work w SET state = u.state, hold = NULL FROM unnest($1::uuid[], $2::int2[]) AS u(id, state)
+    const END: &str =
+        "UPDATE work w SET state = u.state, hold = NULL FROM unnest($1::uuid[], $2::int2[]) AS u(id, state)
         WHERE w.id = u.id AND w.state IN (1, 2, 3) RETURNING w.id";
     const TELL: &str = "INSERT INTO events (id, notification_id, at, status, actor, reason)
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::int2[], $5::text[], $6::text[])";

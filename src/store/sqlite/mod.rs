@@ -14,11 +14,12 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use self::connection::{Connections, from_sqlite};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
+use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::Sql as _;
 use super::{
@@ -171,8 +172,12 @@ impl Ledger for Sqlite {
         self.connections.write("recording outcomes", urgency, run, undo).await.map(|(closed, _)| closed)
     }
 
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-        recovery::give_back_one(self, epoch, chunk).await
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, chunk).await
+    }
+
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError> {
+        recovery::recount(self, before, by).await
     }
 
     async fn postpone(&self, postpones: Vec<Postpone>) -> Result<Vec<bool>, StoreError> {

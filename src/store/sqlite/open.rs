@@ -61,7 +61,8 @@ pub(super) fn count_down(db: &Connection, chunks: impl Iterator<Item = ChunkId>)
     }
     let mut drop_empty =
         db.prepare_cached("DELETE FROM due WHERE id = ?1 AND handed_by IS NOT NULL AND outstanding <= ?2")?;
-    let mut count = db.prepare_cached("UPDATE due SET outstanding = outstanding - ?2 WHERE id = ?1 AND handed_by IS NOT NULL")?;
+    let mut count =
+        db.prepare_cached("UPDATE due SET outstanding = outstanding - ?2 WHERE id = ?1 AND handed_by IS NOT NULL")?;
     for (chunk, n) in counts {
         if drop_empty.execute(params![chunk.as_bytes(), n])? == 0 {
             count.execute(params![chunk.as_bytes(), n])?;

@@ -37,7 +37,8 @@ pub(super) fn postpone(db: &Connection, postpones: &[Postpone], ids: &IdSource) 
 pub(super) fn settle(db: &Connection, settles: &[Settle], ids: &IdSource) -> Result<Vec<bool>, StoreError> {
     let run = || {
         // 1 scheduled, 2 pending, 3 queued: what still waits. Its chunk passes over it.
-        let mut end = db.prepare_cached("UPDATE work SET state = ?2, hold = NULL WHERE id = ?1 AND state IN (1, 2, 3)")?;
+        let mut end =
+            db.prepare_cached("UPDATE work SET state = ?2, hold = NULL WHERE id = ?1 AND state IN (1, 2, 3)")?;
         let mut tell = db.prepare_cached(
             "INSERT INTO events (id, notification_id, at, status, actor, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;

@@ -90,13 +90,7 @@ fn members_of(db: &Connection, chunk: Uuid) -> Result<Vec<Uuid>, StoreError> {
 }
 
 /// The first of a chunk become one of their own, `part`; the rest stays as it was.
-fn take_apart(
-    db: &Connection,
-    chunk: Uuid,
-    part: Uuid,
-    first: &[Uuid],
-    rest: &[Uuid],
-) -> Result<(), rusqlite::Error> {
+fn take_apart(db: &Connection, chunk: Uuid, part: Uuid, first: &[Uuid], rest: &[Uuid]) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "INSERT INTO due (id, due_at, outstanding, account, priority, batch_id, ids)
          SELECT ?2, due_at, ?3, account, priority, batch_id, ?4 FROM due WHERE id = ?1",
