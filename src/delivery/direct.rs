@@ -248,7 +248,7 @@ impl Delivery {
             expires_at: later(self.clock.now(), self.options.key_lifetime),
         });
         let notifications = prepared.iter().map(|one| one.new.clone()).collect();
-        let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent };
+        let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent, unseen: false };
         let accepted = self.store.accept(accept).await.inspect_err(|error| {
             if matches!(error, StoreError::Unavailable { .. }) {
                 self.disown(prepared, epoch);

@@ -102,6 +102,8 @@ pub struct Accept {
     pub notifications: Vec<NewNotification>,
     pub key: Option<NewKey>,
     pub urgency: Urgency,
+    /// Part of a batch that is being accepted: nobody sees it until [`Batches::accept_batch`](super::Batches).
+    pub unseen: bool,
 }
 
 impl Accept {

@@ -5,6 +5,7 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod batches;
 pub mod erasures;
 mod fields;
 pub mod keys;
@@ -35,6 +36,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
@@ -56,7 +58,7 @@ use crate::domain::Clock;
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
 pub trait Store:
-    Ledger + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+    Ledger + Batches + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
 {
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;

@@ -37,7 +37,7 @@ impl Deltas {
     }
 
     pub(super) fn accepted(&mut self, accept: &Accept) {
-        for new in &accept.notifications {
+        for new in accept.notifications.iter().filter(|_| !accept.unseen) {
             self.add(new.batch, ACCEPTED, 1);
             if let Begin::Ended { status, .. } = &new.begin {
                 self.add(new.batch, status.code(), 1);
@@ -87,7 +87,7 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub(super) fn accepted(&mut self, accept: &Accept) {
-        for new in &accept.notifications {
+        for new in accept.notifications.iter().filter(|_| !accept.unseen) {
             match new.begin {
                 Begin::Due { at, .. } => {
                     let key = (new.account, new.priority, new.batch, at.as_microsecond());

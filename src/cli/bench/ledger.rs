@@ -483,7 +483,7 @@ impl Campaign {
             let at = clock.now();
             let due = |n: &usize| NewNotification { begin: Begin::Due { at, scheduled: false }, ..new(*n) };
             let notifications = numbers.iter().map(due).collect();
-            Accept { epoch, notifications, key: None, urgency: Urgency::Bulk }
+            Accept { epoch, notifications, key: None, urgency: Urgency::Bulk, unseen: false }
         });
         calls.collect()
     }

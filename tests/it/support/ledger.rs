@@ -246,7 +246,7 @@ impl TestLedger {
     }
 
     pub(crate) fn accept_of(&self, notifications: Vec<NewNotification>) -> Accept {
-        Accept { epoch: self.epoch, notifications, key: None, urgency: Urgency::Bulk }
+        Accept { epoch: self.epoch, notifications, key: None, urgency: Urgency::Bulk, unseen: false }
     }
 
     pub(crate) async fn accept(&self, notifications: Vec<NewNotification>) {
