@@ -17,7 +17,7 @@ use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry};
+use crate::domain::{Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry};
 use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
 use crate::records::SourceError;
 use crate::store::{
@@ -147,7 +147,7 @@ impl Delivery {
     }
 
     /// The results of the call that used this key before.
-    async fn repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Vec<DirectResult>>, DirectError> {
+    pub(super) async fn repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Vec<DirectResult>>, DirectError> {
         let Some(key) = key else { return Ok(None) };
         let stored = self.store.stored_key(key.scope.clone(), key.key.clone(), self.clock.now()).await?;
         match stored {
@@ -161,9 +161,10 @@ impl Delivery {
             return Err(DirectError::KeyReused);
         }
         let found = self.store.notifications(stored.ids).await?;
-        // Waiting for a resend is an answer; being sent for the first time is not one yet.
-        let is_running =
-            |n: &FoundNotification| n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0);
+        // Waiting in the queue or for a resend is an answer; being sent for the first time is not one yet.
+        let is_running = |n: &FoundNotification| {
+            n.mode == Mode::Sync && (n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0))
+        };
         if found.iter().any(is_running) {
             return Err(DirectError::KeyRunning);
         }
@@ -235,7 +236,7 @@ impl Delivery {
     }
 
     /// Everything of a call in one durable commit; the earlier results if its key was used meanwhile.
-    async fn accept_all(
+    pub(super) async fn accept_all(
         self: &Arc<Self>,
         prepared: &[Prepared],
         epoch: Epoch,
@@ -394,7 +395,7 @@ impl Delivery {
         Ok(Some(open))
     }
 
-    async fn left_waiting(&self, id: NotificationId) -> Result<DirectResult, DirectError> {
+    pub(super) async fn left_waiting(&self, id: NotificationId) -> Result<DirectResult, DirectError> {
         let mut found = self.store.notifications(vec![id]).await?;
         let notification = found.pop().ok_or_else(|| internal("an accepted notification is not in the ledger"))?;
         Ok(DirectResult { notification, retry_after: None })

@@ -1,6 +1,7 @@
 //! The path of one notification, a file per step.
 //!
 //! 1. [`accept`]: check what was asked, choose the account, render.
+//!    For the queue, [`enqueue`]: one, or a batch.
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
 //!    answer.
 //! 3. [`relay`]: what the ledger holds and is due now is handed to the queue, a window of it at a time.
@@ -15,6 +16,7 @@
 pub mod accept;
 pub mod context;
 pub mod direct;
+pub mod enqueue;
 mod hand;
 pub mod lease;
 pub mod ready;
@@ -38,6 +40,7 @@ use tokio_util::task::TaskTracker;
 pub use accept::{IdempotencyKey, Refusal, SendRequest};
 pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
+pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
 pub use lease::Lease;
 
 use self::hand::{Hand, Held};

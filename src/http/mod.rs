@@ -4,6 +4,8 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod batches;
+mod bulk;
 mod erasures;
 mod extract;
 mod health;
@@ -14,6 +16,7 @@ mod preview;
 pub mod problem;
 mod records;
 mod request_id;
+mod requests;
 mod server;
 mod suppressions;
 mod templates;
@@ -82,6 +85,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "batches", description = "Campaigns: how far they are, paused, resumed, cancelled"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
@@ -108,8 +112,15 @@ impl utoipa::Modify for BearerKey {
 fn described() -> [OpenApiRouter<Api>; 3] {
     let guarded = OpenApiRouter::new()
         .routes(routes!(notifications::create, notifications::list))
-        .routes(routes!(notifications::auto))
-        .routes(routes!(notifications::show))
+        .routes(routes!(bulk::auto))
+        .routes(routes!(bulk::bulk))
+        .routes(routes!(notifications::cancel))
+        .routes(routes!(notifications::show, notifications::reschedule))
+        .routes(routes!(batches::list))
+        .routes(routes!(batches::show))
+        .routes(routes!(batches::pause))
+        .routes(routes!(batches::resume))
+        .routes(routes!(batches::cancel))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
         .routes(routes!(preview::preview))

@@ -44,6 +44,9 @@ pub trait Batches: Send + Sync {
     /// All its notifications, in the order of the call.
     async fn batch_members(&self, id: BatchId) -> Result<Vec<NotificationId>, StoreError>;
 
+    /// How many of it ended as failed when it was accepted.
+    async fn failed_at_accept(&self, id: BatchId) -> Result<u64, StoreError>;
+
     /// Holds it up, or lets it go on. `false` if it was that already, was cancelled, or is not there.
     async fn pause_batch(&self, id: BatchId, paused_at: Option<Timestamp>) -> Result<bool, StoreError>;
 
@@ -264,6 +267,14 @@ impl<S: Sql + HasIds> Batches for S {
         let sql = "SELECT id FROM notifications WHERE batch_id = $1 ORDER BY id";
         let rows = self.read(READING, sql.into(), vec![id.0.into()]).await?;
         rows.iter().map(|row| row.uuid(0).map(NotificationId)).collect()
+    }
+
+    async fn failed_at_accept(&self, id: BatchId) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM counters
+                   WHERE batch_id = $1 AND slot = $2 AND status = $3";
+        let values = vec![id.0.into(), Slot::BulkAccept.code().into(), Status::Failed.code().into()];
+        let rows = self.read(READING, sql.into(), values).await?;
+        rows.first().map_or(Ok(0), |row| row.int(0).map(|n| u64::try_from(n).unwrap_or(0)))
     }
 
     async fn pause_batch(&self, id: BatchId, paused_at: Option<Timestamp>) -> Result<bool, StoreError> {
