@@ -471,6 +471,8 @@ fn view(new: &NewNotification, attempts: Vec<Attempt>) -> FoundNotification {
         attempt: i16::try_from(attempts.len()).unwrap_or(i16::MAX),
         attempts,
         failure,
+        resolved: None,
+        settled: None,
     }
 }
 
