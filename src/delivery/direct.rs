@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest, is_marketing};
+use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
 use super::record::OpenAttempt;
 use super::send::not_sent;
 use super::{Delivery, SendingAccount};
@@ -22,7 +22,7 @@ use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
 use crate::records::SourceError;
 use crate::store::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
-    StoredKey, SuppressionScope, Urgency,
+    StoredKey, Urgency,
 };
 
 /// Why a direct call has no result. A send that failed is a result.
@@ -221,12 +221,7 @@ impl Delivery {
 
     async fn end_if_suppressed(&self, one: &mut Prepared) -> Result<(), StoreError> {
         let Some((_, content)) = &one.message else { return Ok(()) };
-        let scopes = self.suppressions.of(one.new.channel, one.new.recipient.clone()).await?;
-        let holds = scopes.iter().any(|scope| match scope {
-            SuppressionScope::All => true,
-            SuppressionScope::Marketing => is_marketing(content),
-        });
-        if holds {
+        if self.suppressions.stops(one.new.channel, one.new.recipient.clone(), content).await? {
             one.message = None;
             one.new.begin =
                 Begin::Ended { status: Status::Suppressed, cause: "opted_out", error: ProviderError::default() };

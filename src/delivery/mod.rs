@@ -8,6 +8,7 @@
 //! 5. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
 //! 6. [`record`]: what an outcome means, and its durable record.
 //!
+//! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
 //! steps, the ledger says what has to happen next.
 
@@ -17,6 +18,7 @@ pub mod direct;
 pub mod lease;
 pub mod record;
 pub mod render;
+pub mod replay;
 pub mod send;
 mod suppressed;
 pub mod work;
@@ -34,6 +36,7 @@ pub use accept::{IdempotencyKey, Refusal, SendRequest};
 pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use lease::Lease;
+pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::render::Renderer;
 use self::suppressed::SuppressionCheck;

@@ -4,6 +4,7 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod dead_letters;
 mod erasures;
 mod extract;
 mod health;
@@ -17,6 +18,8 @@ mod request_id;
 mod server;
 mod suppressions;
 mod templates;
+mod uncertain;
+mod undecided;
 mod view;
 
 use std::sync::Arc;
@@ -82,6 +85,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "dead-letters", description = "What did not go out, and what nobody knows of"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
@@ -110,6 +114,14 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(notifications::create, notifications::list))
         .routes(routes!(notifications::auto))
         .routes(routes!(notifications::show))
+        .routes(routes!(uncertain::resolve_one))
+        .routes(routes!(uncertain::list))
+        .routes(routes!(uncertain::resolve))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::causes))
+        .routes(routes!(dead_letters::export))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
         .routes(routes!(preview::preview))
