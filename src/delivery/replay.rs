@@ -26,7 +26,11 @@ const STEP: usize = 50;
 pub enum Chosen {
     Ids(Vec<NotificationId>),
     /// Newest first, `limit` at most, and only what comes after the one given.
-    Filter { filter: UndecidedFilter, after: Option<NotificationId>, limit: usize },
+    Filter {
+        filter: UndecidedFilter,
+        after: Option<NotificationId>,
+        limit: usize,
+    },
 }
 
 /// What a person asks for.
@@ -176,9 +180,8 @@ impl Delivery {
         if !others.is_empty() {
             let others = others.into_iter().map(|(dead, _)| dead).collect();
             done.refused.extend(self.store.notifications(others).await?.iter().map(|found| {
-                let (code, detail) = is_no_dead_letter(found).unwrap_or_else(|| {
-                    ("erased", "it is about a person who is being erased".to_owned())
-                });
+                let (code, detail) = is_no_dead_letter(found)
+                    .unwrap_or_else(|| ("erased", "it is about a person who is being erased".to_owned()));
                 refused(found.id, code, detail)
             }));
         }

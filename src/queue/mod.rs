@@ -48,9 +48,13 @@ pub enum Ack {
 pub enum Condition {
     Up,
     /// It answers and takes nothing (a broker's memory or disk alarm).
-    Blocked { reason: String },
+    Blocked {
+        reason: String,
+    },
     /// It does not answer; it is being tried again.
-    Down { reason: String },
+    Down {
+        reason: String,
+    },
 }
 
 /// What a queue knows of one lane.

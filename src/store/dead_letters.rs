@@ -229,13 +229,7 @@ fn chunks(ids: &impl HasIds, replays: &[Replay]) -> Vec<Statement> {
     let chunk = |((account, priority, due_at), members): ((AccountId, Priority, Timestamp), _)| {
         Statement::new(
             "INSERT INTO due (id, due_at, account, priority, ids) VALUES ($1, $2, $3, $4, $5)",
-            vec![
-                ids.next_id().into(),
-                due_at.into(),
-                account.0.into(),
-                priority.code().into(),
-                Value::Ids(members),
-            ],
+            vec![ids.next_id().into(), due_at.into(), account.0.into(), priority.code().into(), Value::Ids(members)],
         )
     };
     together.into_iter().map(chunk).collect()

@@ -44,9 +44,7 @@ pub use ledger::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
     Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
 };
-pub use lookup::{
-    FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals,
-};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;

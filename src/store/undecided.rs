@@ -154,6 +154,7 @@ fn undecided(row: &Row) -> Result<Undecided, StoreError> {
 }
 
 pub(super) fn template(row: &Row, column: usize) -> Result<Option<TemplateId>, StoreError> {
-    let parse = |id: String| TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error));
+    let parse =
+        |id: String| TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error));
     row.opt_text(column)?.map(parse).transpose()
 }

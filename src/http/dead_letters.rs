@@ -197,10 +197,8 @@ pub(super) async fn replay(
         by: caller.name(),
     };
     let done = api.delivery.replay_dead_letters(&request).await?;
-    let shown = |(id, new): (NotificationId, NotificationId)| ReplayedView {
-        id,
-        replayed_as: (!value.dry_run).then_some(new),
-    };
+    let shown =
+        |(id, new): (NotificationId, NotificationId)| ReplayedView { id, replayed_as: (!value.dry_run).then_some(new) };
     Ok(Json(ReplayView {
         dry_run: value.dry_run,
         replayed: done.replayed.len() as u64,
