@@ -31,11 +31,11 @@ pub struct DeadLettersArgs {
 enum DeadLettersCommand {
     /// List them, newest first.
     List {
-        #[command(flatten)]
-        filter: FilterArgs,
         /// So many at most.
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        #[command(flatten)]
+        filter: FilterArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -57,8 +57,6 @@ enum DeadLettersCommand {
     Replay(ReplayArgs),
     /// Give them up for good.
     Discard {
-        #[command(flatten)]
-        chosen: ChosenArgs,
         /// Why; kept with each.
         #[arg(long)]
         reason: String,
@@ -66,14 +64,14 @@ enum DeadLettersCommand {
         #[arg(long)]
         yes: bool,
         #[command(flatten)]
+        chosen: ChosenArgs,
+        #[command(flatten)]
         server: ServerArgs,
     },
 }
 
 #[derive(Debug, clap::Args)]
 struct ReplayArgs {
-    #[command(flatten)]
-    chosen: ChosenArgs,
     /// Send it here instead: a phone number, an email address or a chat id. For one id only.
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     to: Option<String>,
@@ -89,6 +87,8 @@ struct ReplayArgs {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    chosen: ChosenArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -203,21 +203,21 @@ async fn replay(
     if args.dry_run || !args.yes {
         let trial = all_answers(&client, bodies.clone(), &asked(true)).await?;
         if args.dry_run {
-            printer.either(&trial.json(true), || trial.in_words("would be sent again"))?;
+            printer.either(&trial.json(true), || trial.in_words("to send again"))?;
             return Ok(trial.ended());
         }
         if trial.items.is_empty() {
-            printer.either(&trial.json(false), || trial.in_words("can be sent again"))?;
+            printer.either(&trial.json(false), || trial.in_words("to send again"))?;
             return Ok(Ended::Badly);
         }
-        let question = format!("{}send again?", trial.in_words("can be sent again"));
+        let question = format!("{}send again?", trial.in_words("to send again"));
         if !agreed(&question, "--yes sends without asking, --dry-run only looks")? {
             printer.either(&json!({ "replayed": 0 }), || "nothing was sent again\n".into())?;
             return Ok(Ended::Badly);
         }
     }
     let done = all_answers(&client, bodies, &asked(false)).await?;
-    printer.either(&done.json(false), || done.in_words("on their way again"))?;
+    printer.either(&done.json(false), || done.in_words("put on the way again"))?;
     Ok(done.ended())
 }
 

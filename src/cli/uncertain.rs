@@ -27,11 +27,11 @@ pub struct UncertainArgs {
 enum UncertainCommand {
     /// List them, newest first.
     List {
-        #[command(flatten)]
-        filter: FilterArgs,
         /// So many at most.
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
+        #[command(flatten)]
+        filter: FilterArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -39,14 +39,14 @@ enum UncertainCommand {
     Resolve {
         /// `sent` or `failed`.
         verdict: Verdict,
-        #[command(flatten)]
-        chosen: ChosenArgs,
         /// How you know; kept with each.
         #[arg(long)]
         reason: String,
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        chosen: ChosenArgs,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -22,7 +22,7 @@ pub struct FilterArgs {
     /// Only of the account with this name.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
-    /// Only of this cause: recipient, `opted_out`, template, transient, ambiguous, …
+    /// Only of this cause: recipient, template, transient, ambiguous, …
     #[arg(long)]
     cause: Option<String>,
     /// Only with this code of the provider.

@@ -9,8 +9,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::{HeaderMap, Request, StatusCode};
 
 use super::{
-    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, Outgoing, capture_connection, from_body, from_pool,
-    read_body, was_assigned,
+    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, Outgoing, capture_connection, from_body,
+    from_pool, read_body, was_assigned,
 };
 
 /// An answer that is read as it comes.
@@ -56,12 +56,7 @@ impl HttpClient {
         self.begun(request, body, limits).await
     }
 
-    async fn begun(
-        &self,
-        request: HttpRequest,
-        body: Outgoing,
-        limits: &HttpLimits,
-    ) -> Result<HttpStream, HttpError> {
+    async fn begun(&self, request: HttpRequest, body: Outgoing, limits: &HttpLimits) -> Result<HttpStream, HttpError> {
         let mut outgoing = Request::new(body);
         *outgoing.method_mut() = request.method;
         *outgoing.uri_mut() = request.uri;
