@@ -11,18 +11,20 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest, is_marketing};
+use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
 use super::record::OpenAttempt;
 use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry};
+use crate::domain::{
+    Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry,
+};
 use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
 use crate::records::SourceError;
 use crate::store::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
-    StoredKey, SuppressionScope, Urgency,
+    StoredKey, Urgency,
 };
 
 /// Why a direct call has no result. A send that failed is a result.
@@ -147,7 +149,10 @@ impl Delivery {
     }
 
     /// The results of the call that used this key before.
-    pub(super) async fn repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Vec<DirectResult>>, DirectError> {
+    pub(super) async fn repeated(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Vec<DirectResult>>, DirectError> {
         let Some(key) = key else { return Ok(None) };
         let stored = self.store.stored_key(key.scope.clone(), key.key.clone(), self.clock.now()).await?;
         match stored {
@@ -222,12 +227,7 @@ impl Delivery {
 
     async fn end_if_suppressed(&self, one: &mut Prepared) -> Result<(), StoreError> {
         let Some((_, content)) = &one.message else { return Ok(()) };
-        let scopes = self.suppressions.of(one.new.channel, one.new.recipient.clone()).await?;
-        let holds = scopes.iter().any(|scope| match scope {
-            SuppressionScope::All => true,
-            SuppressionScope::Marketing => is_marketing(content),
-        });
-        if holds {
+        if self.suppressions.stops(one.new.channel, one.new.recipient.clone(), content).await? {
             one.message = None;
             one.new.begin =
                 Begin::Ended { status: Status::Suppressed, cause: "opted_out", error: ProviderError::default() };
@@ -472,6 +472,8 @@ fn view(new: &NewNotification, attempts: Vec<Attempt>) -> FoundNotification {
         attempt: i16::try_from(attempts.len()).unwrap_or(i16::MAX),
         attempts,
         failure,
+        resolved: None,
+        settled: None,
     }
 }
 

@@ -20,7 +20,8 @@ use crate::domain::clock::later;
 use crate::domain::{BatchId, Mode, NotificationId, Recipient, RecordIds, Status};
 use crate::records::RecordSet;
 use crate::store::{
-    Accept, AcceptBatch, BatchBegun, Begin, NewBatch, NewKey, NewNotification, SavedTemplate, StoreError, Urgency,
+    Accept, AcceptBatch, BatchBegun, Begin, NewBatch, NewKey, NewNotification, SavedTemplate, Settle, StoreError,
+    Urgency,
 };
 
 /// Rows written in one transaction: few enough that a direct send hardly waits for SQLite's writer.
@@ -101,6 +102,37 @@ impl Delivery {
     ) -> Result<AcceptedBatch, DirectError> {
         let this = Arc::clone(self);
         self.to_its_end(async move { this.accept_bulk(request, key).await }).await
+    }
+
+    /// Moves one that has not begun to another time. `false` if it has begun, is over, or is not there.
+    pub async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
+        if self.store.notifications(vec![id]).await?.is_empty() {
+            return Ok(false);
+        }
+        let moved = self.store.reschedule(id, at).await?;
+        self.wake.notify_one();
+        Ok(moved)
+    }
+
+    /// Ends one that has not begun. `false` if it has begun, is over, or is not there.
+    pub async fn cancel(&self, id: NotificationId, by: String) -> Result<bool, StoreError> {
+        let Some(found) = self.store.notifications(vec![id]).await?.pop() else { return Ok(false) };
+        let settle = Settle {
+            epoch: self.lease.epoch(),
+            id,
+            batch: found.batch,
+            chunk: None,
+            status: Status::Cancelled,
+            at: self.clock.now(),
+            actor: by,
+            reason: "cancelled".into(),
+        };
+        Ok(self.store.settle(vec![settle]).await? == [true])
+    }
+
+    /// A batch was paused, resumed or cancelled: that takes hold at once in this process.
+    pub fn look_at_batches(&self) {
+        self.wake.notify_one();
     }
 
     /// Runs a call to its end whatever becomes of its caller.
@@ -241,10 +273,8 @@ impl Delivery {
         account: &Arc<SendingAccount>,
         template: Option<&SavedTemplate>,
     ) -> Result<Vec<Prepared>, DirectError> {
-        let ids: Vec<RecordIds> = some
-            .iter()
-            .map(|one| RecordIds { contact_id: one.contact_id.clone(), ..RecordIds::default() })
-            .collect();
+        let ids: Vec<RecordIds> =
+            some.iter().map(|one| RecordIds { contact_id: one.contact_id.clone(), ..RecordIds::default() }).collect();
         // Who brings an address needs no record to be accepted.
         let needed: Vec<RecordIds> =
             ids.iter().zip(&some).filter(|(_, one)| one.recipient.is_none()).map(|(ids, _)| ids.clone()).collect();
@@ -294,10 +324,7 @@ impl Delivery {
     }
 
     /// Asks a ledger that is away again, for what may be asked twice.
-    async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        ask: impl Fn() -> F,
-    ) -> Result<T, StoreError> {
+    async fn insist<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Result<T, StoreError> {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             match ask().await {

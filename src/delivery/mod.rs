@@ -10,6 +10,7 @@
 //! 6. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
 //! 7. [`record`]: what an outcome means, and its durable record.
 //!
+//! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
 //! steps, the ledger says what has to happen next.
 
@@ -23,6 +24,7 @@ pub mod ready;
 pub mod record;
 pub mod relay;
 pub mod render;
+pub mod replay;
 pub mod send;
 mod suppressed;
 pub mod work;
@@ -42,6 +44,7 @@ pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
 pub use lease::Lease;
+pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::hand::{Hand, Held};
 use self::render::Renderer;

@@ -4,17 +4,14 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidPath, ValidQuery};
-use super::notifications::page_limit;
-use super::problem::{FieldError, Problem};
+use super::notifications::{bad_cursor, from_cursor, page_limit, to_cursor};
+use super::problem::Problem;
 use crate::domain::{BatchId, Channel, Priority, Status};
 use crate::store::{FoundBatch, Scope};
 
@@ -100,11 +97,9 @@ pub(super) async fn list(
     ValidQuery(query): ValidQuery<BatchQuery>,
 ) -> Result<Json<BatchPage>, Problem> {
     caller.may(Scope::Read)?;
-    let wrong = || Problem::invalid(vec![FieldError::new("/cursor", "this is not a nextCursor of an earlier page")]);
-    let from_cursor = |cursor: &str| Uuid::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok().map(BatchId);
-    let after = query.cursor.as_deref().map(|cursor| from_cursor(cursor).ok_or_else(wrong)).transpose()?;
-    let page = api.store.batches(after, page_limit(query.limit)?).await?;
-    let last = page.items.last().map(|last| URL_SAFE_NO_PAD.encode(last.id.0.as_bytes()));
+    let after = query.cursor.as_deref().map(|cursor| from_cursor(cursor).ok_or_else(bad_cursor)).transpose()?;
+    let page = api.store.batches(after.map(BatchId), page_limit(query.limit)?).await?;
+    let last = page.items.last().map(|last| to_cursor(last.id.0));
     let items = page.items.into_iter().map(|batch| view(&api, batch)).collect();
     Ok(Json(BatchPage { items, next_cursor: last.filter(|_| page.more) }))
 }
@@ -186,7 +181,7 @@ pub(super) async fn cancel(
     ValidPath(id): ValidPath<BatchId>,
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
-    api.store.cancel_batch(id, api.clock.now(), caller.name().to_owned()).await?;
+    api.store.cancel_batch(id, api.clock.now(), caller.name()).await?;
     api.delivery.look_at_batches();
     found(&api, id).await
 }
@@ -199,7 +194,7 @@ async fn found(api: &Api, id: BatchId) -> Result<Json<BatchView>, Problem> {
 async fn not_cancelled(api: &Api, id: BatchId) -> Result<(), Problem> {
     let batch = api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))?;
     match batch.cancelled_at {
-        Some(at) => Err(Problem::conflict("cancelled", format!("the batch was cancelled at {at}"))),
+        Some(at) => Err(Problem::batch_cancelled(at)),
         None => Ok(()),
     }
 }

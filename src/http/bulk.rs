@@ -196,10 +196,7 @@ impl From<BulkRecipientBody> for BulkRecipient {
     }
 }
 
-fn common_of(
-    common: Result<SendRequest, Vec<FieldError>>,
-    mut wrong: Vec<FieldError>,
-) -> Result<SendRequest, Problem> {
+fn common_of(common: Result<SendRequest, Vec<FieldError>>, mut wrong: Vec<FieldError>) -> Result<SendRequest, Problem> {
     match common {
         Ok(request) if wrong.is_empty() => Ok(request),
         Ok(_) => Err(Problem::invalid(wrong)),

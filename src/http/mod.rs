@@ -6,6 +6,7 @@
 mod auth;
 mod batches;
 mod bulk;
+mod dead_letters;
 mod erasures;
 mod extract;
 mod health;
@@ -20,6 +21,8 @@ mod requests;
 mod server;
 mod suppressions;
 mod templates;
+mod uncertain;
+mod undecided;
 mod view;
 
 use std::sync::Arc;
@@ -86,6 +89,7 @@ pub type Api = Arc<ApiParts>;
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
         (name = "batches", description = "Campaigns: how far they are, paused, resumed, cancelled"),
+        (name = "dead-letters", description = "What did not go out, and what nobody knows of"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
@@ -121,6 +125,14 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(batches::pause))
         .routes(routes!(batches::resume))
         .routes(routes!(batches::cancel))
+        .routes(routes!(uncertain::resolve_one))
+        .routes(routes!(uncertain::list))
+        .routes(routes!(uncertain::resolve))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::causes))
+        .routes(routes!(dead_letters::export))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
         .routes(routes!(preview::preview))

@@ -179,7 +179,7 @@ pub(super) async fn list(
     let page = api.store.list(filter, limit).await?;
     let last = page.items.last().map(|last| last.id.0);
     let items = page.items.into_iter().map(|found| NotificationView::listed(found, &api.delivery)).collect();
-    let next_cursor = last.filter(|_| page.more).map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes()));
+    let next_cursor = last.filter(|_| page.more).map(to_cursor);
     Ok(Json(NotificationPage { items, next_cursor }))
 }
 
@@ -195,11 +195,16 @@ pub(super) fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
     }
 }
 
-fn from_cursor(cursor: &str) -> Option<Uuid> {
+/// Opaque, and safe in a URL.
+pub(super) fn to_cursor(id: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(id.as_bytes())
+}
+
+pub(super) fn from_cursor(cursor: &str) -> Option<Uuid> {
     Uuid::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()
 }
 
-fn bad_cursor() -> Problem {
+pub(super) fn bad_cursor() -> Problem {
     Problem::invalid(vec![FieldError::new("/cursor", "this is not a nextCursor of an earlier page")])
 }
 
@@ -249,7 +254,7 @@ pub(super) async fn cancel(
     ValidPath(id): ValidPath<NotificationId>,
 ) -> Result<Json<NotificationView>, Problem> {
     caller.may(Scope::Send)?;
-    let cancelled = api.delivery.cancel(id, caller.name().to_owned()).await?;
+    let cancelled = api.delivery.cancel(id, caller.name()).await?;
     changed(&api, id, cancelled, "cancelled").await
 }
 
@@ -263,8 +268,7 @@ async fn changed(
     let found = api.store.notifications(vec![id]).await?.pop();
     let found = found.ok_or_else(|| Problem::not_found("there is no notification with this id"))?;
     if !was_changed {
-        let status = found.status;
-        return Err(Problem::conflict("begun", format!("it is {status}: only what has not begun can be {what}")));
+        return Err(Problem::begun(found.status, what));
     }
     Ok(Json(NotificationView::new(found, &api.delivery, None)))
 }

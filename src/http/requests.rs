@@ -62,7 +62,7 @@ macro_rules! send_body {
 
         impl $name {
             pub(super) fn common(&mut self) -> Result<SendRequest, Vec<FieldError>> {
-                common(Common {
+                $crate::http::requests::common($crate::http::requests::Common {
                     channel: self.channel,
                     account: self.account.take(),
                     template_id: self.template_id.take(),

@@ -19,8 +19,7 @@ use super::{StoreError, Urgency};
 use crate::domain::{AccountId, BatchId, Channel, Epoch, NotificationId, Priority, Status, TemplateId};
 
 /// In a condition on `notifications n`: not of a batch that is being accepted.
-pub(super) const IS_SHOWN: &str =
-    "(n.batch_id IS NULL OR n.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
+pub(super) const IS_SHOWN: &str = "(n.batch_id IS NULL OR n.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
 
 /// Bulk calls.
 #[async_trait]
@@ -204,13 +203,7 @@ impl<S: Sql + HasIds> Batches for S {
             statements.push(Statement::new(
                 "INSERT INTO counters (batch_id, epoch, slot, status, n) VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (batch_id, epoch, slot, status) DO UPDATE SET n = counters.n + excluded.n",
-                vec![
-                    accept.id.0.into(),
-                    accept.epoch.0.into(),
-                    Slot::BulkAccept.code().into(),
-                    status.into(),
-                    big(n),
-                ],
+                vec![accept.id.0.into(), accept.epoch.0.into(), Slot::BulkAccept.code().into(), status.into(), big(n)],
             ));
         }
         Ok(self.write_as("accepting a batch", Urgency::Bulk, statements).await?.len() > 1)
@@ -240,7 +233,9 @@ impl<S: Sql + HasIds> Batches for S {
             .collect();
         if count < u64::from(limit) {
             // Its key, too: the same request may come again.
-            for sql in ["DELETE FROM idempotency WHERE batch_id = $1", "DELETE FROM batches WHERE id = $1 AND state = 1"] {
+            for sql in
+                ["DELETE FROM idempotency WHERE batch_id = $1", "DELETE FROM batches WHERE id = $1 AND state = 1"]
+            {
                 statements.push(Statement::new(sql, vec![batch.into()]));
             }
         }

@@ -81,6 +81,10 @@ pub trait Ledger: Send + Sync {
     /// Ends without a send what still waits. The answer says of each, in order, whether it was this that ended it.
     async fn settle(&self, settles: Vec<Settle>) -> Result<Vec<bool>, StoreError>;
 
+    /// Moves one that has not begun to another time, wherever it waits; `false` if it does not wait any more. What was
+    /// handed over of it is a copy from now on.
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError>;
+
     /// Settles what lost processes left: open attempts become `uncertain` (or wait for their one resend), chunks in
     /// hand become due again. A lease that ran out loses its epoch; what it had open is settled `send_deadline` later.
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError>;

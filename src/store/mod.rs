@@ -6,6 +6,7 @@
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
 pub mod batches;
+pub mod dead_letters;
 pub mod erasures;
 mod fields;
 pub mod keys;
@@ -25,6 +26,8 @@ pub mod sql;
 pub mod sqlite;
 pub mod suppressions;
 pub mod templates;
+pub mod uncertain;
+pub mod undecided;
 pub mod verify;
 mod waiting;
 
@@ -37,6 +40,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
+pub use dead_letters::{CauseGroup, DeadLetters, Decision, Replay};
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
@@ -44,13 +48,15 @@ pub use ledger::{
     Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
     Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
-pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
 pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};
+pub use uncertain::{Settlement, UncertainNotifications};
+pub use undecided::{Undecided, UndecidedFilter};
 pub use verify::{Finding, Verify, VerifyReport};
 
 use crate::domain::Clock;
@@ -58,7 +64,21 @@ use crate::domain::Clock;
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
 pub trait Store:
-    Ledger + Batches + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+    Ledger
+    + Batches
+    + Lookup
+    + DeadLetters
+    + UncertainNotifications
+    + Records
+    + Erasures
+    + Retention
+    + Templates
+    + ApiKeys
+    + Suppressions
+    + Verify
+    + Send
+    + Sync
+    + 'static
 {
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;

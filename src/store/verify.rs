@@ -178,7 +178,16 @@ const INVARIANTS: &[Invariant] = &[
                  UNION ALL SELECT f.id FROM failed f LEFT JOIN work k ON k.id = f.id WHERE k.id IS NULL
                  UNION ALL SELECT f.id FROM failed f LEFT JOIN notifications r ON r.id = f.replayed_as
                  WHERE (f.resolved_at IS NULL) <> (f.resolution IS NULL)
-                    OR (f.replayed_as IS NOT NULL AND (f.resolved_at IS NULL OR r.id IS NULL))",
+                    OR (f.replayed_as IS NOT NULL) <> (coalesce(f.resolution, 0) = 1)
+                    OR (f.replayed_as IS NOT NULL AND r.id IS NULL)",
+    },
+    Invariant {
+        name: "replayed_once",
+        promise: "a replay is of its dead letter's channel, and takes the place of no other dead letter",
+        broken: "SELECT f.id FROM failed f JOIN notifications r ON r.id = f.replayed_as
+                 JOIN notifications n ON n.id = f.id WHERE r.channel <> n.channel
+                 UNION ALL
+                 SELECT replayed_as FROM failed WHERE replayed_as IS NOT NULL GROUP BY replayed_as HAVING count(*) > 1",
     },
     Invariant {
         name: "uncertain_are_listed",

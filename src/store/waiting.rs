@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use super::StoreError;
 use super::ledger::{Begin, HandedOver, HeldBatch, NewNotification, Stream, Waiting, WaitingStream};
 use super::lookup::template;
-use super::sql::{Row, Sql};
+use super::recovery::HasIds;
+use super::sql::{Row, Sql, Statement, Value};
+use jiff::Timestamp;
+
 use crate::domain::{AccountId, BatchId, Channel, Epoch, Mode, NotificationId, Policy, Priority, RecordIds};
 
 const DOING: &str = "looking for due work";
@@ -60,6 +63,29 @@ fn handed_over(row: &Row) -> Result<HandedOver, StoreError> {
         count: u64::try_from(row.int(3)?).unwrap_or(0),
         since: row.time(4)?,
     })
+}
+
+/// See [`Ledger::reschedule`](super::Ledger::reschedule).
+pub(super) async fn reschedule(
+    sql: &(impl Sql + HasIds),
+    id: NotificationId,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let statements = vec![
+        // 1 scheduled, 2 pending, 3 queued → 1 scheduled.
+        Statement::guard(
+            "UPDATE work SET state = 1, hold = NULL, due_at = $2, generation = generation + 1
+             WHERE id = $1 AND state IN (1, 2, 3) RETURNING id",
+            vec![id.0.into(), at.into()],
+        ),
+        Statement::new(
+            "INSERT INTO due (id, due_at, outstanding, account, priority, batch_id, ids)
+             SELECT $2, $3, 1, w.account, n.priority, n.batch_id, $4
+             FROM work w JOIN notifications n ON n.id = w.id WHERE w.id = $1",
+            vec![id.0.into(), sql.next_id().into(), at.into(), Value::Ids(vec![id.0])],
+        ),
+    ];
+    Ok(sql.write("rescheduling a notification", statements).await?.len() > 1)
 }
 
 /// The columns of a notification as it was asked for, with its account, from `notifications n JOIN work w`.

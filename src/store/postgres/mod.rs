@@ -275,6 +275,10 @@ impl Ledger for Postgres {
             .await
     }
 
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
+        waiting::reschedule(self, id, at).await
+    }
+
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
         recovery::recover(self, recover).await
     }

@@ -192,6 +192,10 @@ impl Ledger for Sqlite {
         self.connections.write("settling notifications", Urgency::Bulk, run, drop).await
     }
 
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
+        waiting::reschedule(self, id, at).await
+    }
+
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
         recovery::recover(self, recover).await
     }

@@ -5,6 +5,7 @@ mod auto;
 mod away;
 mod books;
 mod crashes;
+mod dead_letters;
 mod erasing;
 mod http;
 mod idempotency;
