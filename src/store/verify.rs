@@ -219,9 +219,9 @@ impl<S: Sql> Verify for S {
             format!(
                 "SELECT state, CAST(sum(n) AS BIGINT) FROM
                      (SELECT state, count(*) AS n FROM work GROUP BY state UNION ALL SELECT status, n FROM removed
-                      UNION ALL {UNSEEN} GROUP BY state) s
+                      UNION ALL {UNSEEN} GROUP BY w.state) s
                  GROUP BY state",
-                UNSEEN = UNSEEN.replace("WHAT", "state, -count(*)")
+                UNSEEN = UNSEEN.replace("WHAT", "w.state, -count(*)")
             ),
             format!(
                 "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) + ({UNSEEN}) FROM notifications",

@@ -4,6 +4,7 @@
 mod auto;
 mod away;
 mod books;
+mod bulk;
 mod crashes;
 mod dead_letters;
 mod erasing;
