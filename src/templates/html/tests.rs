@@ -191,5 +191,5 @@ fn a_sign_that_begins_no_tag_has_its_place() {
     ] {
         assert!(strays(source).is_empty(), "{source}: {:?}", strays(source));
     }
-    assert_eq!(strays("{{ я }} a < b<p>1<2</p> </3> <<b>x</b>"), [11, 18, 25, 30]);
+    assert_eq!(strays("{{ x }} я < b<p>1<2</p> </3> <<b>x</b>"), [11, 18, 25, 30]);
 }

@@ -22,7 +22,6 @@ on_both_ledgers!(
     a_throttle_of_a_recipient_holds_that_recipient_back_here,
     a_throttle_of_the_sender_holds_all_back_here,
     an_account_that_cannot_send_says_why,
-    wrong_credentials_stop_the_account,
     no_readable_answer_is_uncertain,
     at_least_once_sends_again_and_flags_both,
     at_least_once_that_stays_unknown_is_uncertain_with_both_flagged,
@@ -404,23 +403,6 @@ async fn an_account_that_cannot_send_says_why(world: World) {
         assert_failed(&answer, reason, code, false);
         assert_eq!(outcomes(&answer), ["channel_down"]);
         answers.push(answer);
-    }
-    assert_eq!(world.simulator.taken_count(), 0);
-    world.assert_books(&server, &answers).await;
-}
-
-async fn wrong_credentials_stop_the_account(world: World) {
-    world.scenario(json!({
-        "whatsapp": { "tokens": ["another"] },
-        "telegram": { "tokens": ["1000001:another"] },
-        "sms": { "accounts": [{ "token": "another" }] },
-        "email": { "users": { "sim": "another" } },
-    }));
-    let server = world.server(&[]).await;
-    let answers = join_all(to_all().into_iter().map(|body| send(&server, body))).await;
-    for (answer, code) in answers.iter().zip(["190", "401", "20003", "535 5.7.8"]) {
-        assert_failed(answer, "auth", code, false);
-        assert_eq!(outcomes(answer), ["channel_down"]);
     }
     assert_eq!(world.simulator.taken_count(), 0);
     world.assert_books(&server, &answers).await;
