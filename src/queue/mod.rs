@@ -5,11 +5,15 @@
 //! in the ledger, so a copy finds nothing to take, and what was lost is handed over again. Every wait is the ledger's;
 //! nothing waits in here but for a worker.
 
+pub mod embedded;
 pub mod lane;
+
+mod turns;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use embedded::Embedded;
 pub use lane::Lane;
 
 use crate::domain::{AccountId, BatchId, Channel, Generation, NotificationId};
@@ -48,9 +52,13 @@ pub enum Ack {
 pub enum Condition {
     Up,
     /// It answers and takes nothing (a broker's memory or disk alarm).
-    Blocked { reason: String },
+    Blocked {
+        reason: String,
+    },
     /// It does not answer; it is being tried again.
-    Down { reason: String },
+    Down {
+        reason: String,
+    },
 }
 
 /// What a queue knows of one lane.
@@ -84,7 +92,7 @@ pub trait Queue: Send + Sync + 'static {
     async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError>;
 
     /// Begins to take what is handed over for a channel, all its lanes. `prefetch` bounds what is in this process's
-    /// hand unsettled. It goes on by itself after any outage.
+    /// hand unsettled, where the queue can know. It goes on by itself after any outage.
     async fn consume(&self, channel: Channel, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Settles deliveries: the ledger knows what comes of them now. Never fails: what could not be settled is
@@ -108,7 +116,8 @@ pub trait Queue: Send + Sync + 'static {
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for a task, then takes up to `max` of what is at hand: high before normal before low, a tenth of the
-    /// places going to each lower lane where something waits there. `None` when it was stopped and is empty.
+    /// places going to each lower lane where something waits there. `None` when it was stopped and is empty, or when the
+    /// queue is closed. Giving up the wait loses nothing.
     async fn next(&mut self, max: usize) -> Option<Vec<Delivery>>;
 
     /// Takes nothing more; what was delivered and not yet taken from here goes back to the queue.
