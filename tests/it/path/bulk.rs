@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use vestnik::domain::{Clock as _, SystemClock};
 
 use super::on_both_ledgers;
 use super::server::{Client, with};
@@ -22,6 +23,11 @@ on_both_ledgers!(
     an_account_that_is_down_holds_its_messages_and_resumes,
     killed_in_the_middle_of_a_batch,
 );
+
+/// So much later than now, in whole milliseconds: the ledger keeps no more than microseconds.
+fn after(wait: Duration) -> Timestamp {
+    (SystemClock.now() + wait).round(TimestampRound::new().smallest(Unit::Millisecond)).unwrap()
+}
 
 fn recipients(count: usize) -> Vec<Value> {
     (0..count).map(|n| json!({ "recipient": format!("+7999{n:07}") })).collect()
@@ -177,7 +183,7 @@ async fn a_cancelled_batch_ends_and_nothing_more_of_it_leaves(world: World) {
     let resume = client.post(&format!("/v1/batches/{}/resume", id.as_str().unwrap()), &json!({})).await;
     resume.problem(409);
     // One that waits for its time ends at once.
-    let at = Timestamp::now() + Duration::from_secs(3600);
+    let at = after(Duration::from_secs(3600));
     let later = accept(&client, &with(bulk(700), json!({ "scheduled": at.to_string() }))).await;
     assert_eq!(self::batch(&client, &later["batchId"]).await["state"], "scheduled");
     command(&client, &later["batchId"], "cancel").await;
@@ -189,7 +195,7 @@ async fn a_cancelled_batch_ends_and_nothing_more_of_it_leaves(world: World) {
 async fn what_is_scheduled_waits_can_be_moved_and_cancelled(world: World) {
     let server = world.server(&[]).await;
     let client = server.client();
-    let far = (Timestamp::now() + Duration::from_secs(7200)).to_string();
+    let far = after(Duration::from_secs(7200)).to_string();
     let one = |to: &str| {
         let body = json!({ "channel": "whatsapp", "text": "Hello", "recipient": to, "scheduledAt": far });
         let client = client.clone();
@@ -204,7 +210,7 @@ async fn what_is_scheduled_waits_can_be_moved_and_cancelled(world: World) {
         (&moved["status"], &moved["dueAt"], &moved["mode"]),
         (&json!("scheduled"), &json!(far), &json!("async"))
     );
-    let soon = (Timestamp::now() + Duration::from_secs(1)).to_string();
+    let soon = after(Duration::from_secs(1)).to_string();
     let path = |found: &Value, rest: &str| format!("/v1/notifications/{}{rest}", found["id"].as_str().unwrap());
     let answer = client.patch(&path(&moved, ""), &json!({ "scheduledAt": soon })).await.ok();
     assert_eq!(answer["dueAt"], soon);
@@ -222,8 +228,8 @@ async fn what_is_scheduled_waits_can_be_moved_and_cancelled(world: World) {
     // Sent at once, and too late: what may not leave after a time does not.
     let late = json!({
         "channel": "whatsapp", "text": "Hello", "recipient": "+79990000004", "mode": "async",
-        "scheduledAt": (Timestamp::now() + Duration::from_secs(2)).to_string(),
-        "notAfter": (Timestamp::now() + Duration::from_secs(1)).to_string(),
+        "scheduledAt": after(Duration::from_secs(2)).to_string(),
+        "notAfter": after(Duration::from_secs(1)).to_string(),
     });
     let late = client.post("/v1/notifications", &late).await.json();
     eventually(LONG, "it expired", async || (client.find(&late["id"]).await["status"] == "expired").then_some(()))
