@@ -93,8 +93,7 @@ fn in_words(check: &Check) -> String {
 
 fn settings_in_words(settings: &Settings) -> String {
     let given = settings.origins().len();
-    let notices: String = settings.notices().iter().map(|notice| format!("; {notice}")).collect();
-    format!("readable, {given} of them given{notices}")
+    format!("readable, {given} of them given")
 }
 
 async fn ledger(settings: &Settings, checks: &mut Vec<Check>) {

@@ -1,0 +1,6 @@
+//! What every queue promises, over both; and what the broker adds, with a broker that is broken on purpose.
+
+mod broker;
+mod promises;
+mod setup;
+mod stand;
