@@ -12,7 +12,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 use tokio::sync::Mutex;
 
-use super::connection::{CALL_LIMIT, Link, Live, trouble, within};
+use super::connection::{CALL_LIMIT, Link, Live, within};
 use super::incarnation::Keeper;
 use super::message::Outgoing;
 use crate::queue::QueueError;
@@ -60,32 +60,31 @@ impl Publisher {
     async fn batch(&self, messages: &[Outgoing]) -> Result<(), QueueError> {
         let mut slot = self.channel.lock().await;
         let live = self.link.now(DOING)?;
-        // Taken out: a batch that is given up half-way leaves confirms behind, and its channel must not be used again.
-        let open = match slot.take() {
-            Some(open) if Arc::ptr_eq(&open.live, &live) && open.channel.status().connected() => open,
-            _ => Open { channel: confirming(&live).await.inspect_err(|error| live.give_up(error))?, live },
+        let mut blocked = live.blocked.subscribe();
+        let sending = async {
+            // Taken out: a batch that is given up half-way leaves confirms behind, and its channel must not be used
+            // again.
+            let open = match slot.take() {
+                Some(open) if Arc::ptr_eq(&open.live, &live) && open.channel.status().connected() => open,
+                _ => Open { channel: confirming(&live).await?, live: Arc::clone(&live) },
+            };
+            let answered = within(CONFIRM_LIMIT, DOING, send(&open.channel, messages)).await?;
+            Ok::<_, QueueError>((open, answered))
         };
-        let mut blocked = open.live.blocked.subscribe();
-        let answered = tokio::select! {
+        // On a blocked connection nothing is written, and nothing would be answered.
+        let sent = tokio::select! {
             biased;
             reason = blocked.wait_for(Option::is_some) => {
                 let reason = reason.ok().and_then(|reason| reason.clone()).unwrap_or_default();
                 return Err(QueueError { doing: DOING, reason: format!("the broker takes nothing: {reason}") });
             }
-            answered = tokio::time::timeout(CONFIRM_LIMIT, send(&open.channel, messages)) => answered,
+            sent = sending => sent,
         };
-        let answered = match answered {
-            Ok(answered) => answered.map_err(|error| trouble(DOING, &error)),
-            Err(_) => {
-                let reason = format!("not confirmed within {} s", CONFIRM_LIMIT.as_secs());
-                Err(QueueError { doing: DOING, reason })
-            }
-        };
-        let answered = answered.inspect_err(|error| open.live.give_up(error))?;
+        let (open, answered) = sent.inspect_err(|error| live.give_up(error))?;
         if let Some((_, key)) = answered.returned.first() {
             let (count, reason) = (answered.returned.len(), format!("no queue is bound for `{key}`"));
             self.keeper.doubt().await;
-            self.keeper.ensure(&open.live.connection).await.inspect_err(|error| open.live.give_up(error))?;
+            self.keeper.ensure(&open.live.connection).await.inspect_err(|error| live.give_up(error))?;
             *slot = Some(open);
             return Err(QueueError {
                 doing: DOING,

@@ -23,7 +23,7 @@ pub(super) const DEAD_LETTERS: &str = "notification.dlq";
 pub(super) const QUARANTINE: &str = "notifications.quarantine";
 /// Holds one message that names this life of the broker's queues.
 pub(super) const INCARNATION: &str = "notifications.incarnation";
-/// Where a NestJS client publishes to when it knows one queue only.
+/// Where a `NestJS` client publishes to when it knows one queue only.
 pub(super) const INGRESS: &str = "notifications";
 
 pub(super) const DOING: &str = "looking at exchanges and queues";
@@ -61,7 +61,7 @@ pub enum Found {
 impl Report {
     /// What is missing and needed, with why; `None` when all is there.
     pub fn lacks(&self) -> Option<String> {
-        let lacking: Vec<_> = self.missing().filter(|(item, _)| item.needed).map(|(item, why)| (item, why)).collect();
+        let lacking: Vec<_> = self.missing().filter(|(item, _)| item.needed).collect();
         let (first, why) = lacking.first()?;
         let others = lacking.len() - 1;
         let more = if others == 0 { String::new() } else { format!(" (and {others} more)") };

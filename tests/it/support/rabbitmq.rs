@@ -198,6 +198,8 @@ impl Broker {
     fn settings(&self, command: &mut Command) {
         let inside = |name: &str| self.dir.join(name);
         command
+            // What it writes when it crashes lands where it runs.
+            .current_dir(&self.dir)
             .env("HOME", &self.dir)
             .env("RABBITMQ_NODENAME", &self.node)
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")

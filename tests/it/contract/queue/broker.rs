@@ -1,5 +1,6 @@
 //! A broker that ends, freezes, runs short of memory or loses what it had: what it confirmed comes, unless it was wiped,
 //! which is counted; and all goes on by itself.
+#![expect(clippy::disallowed_methods, reason = "a test waits for its own tasks")]
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -171,7 +172,7 @@ async fn a_broker_short_of_memory_blocks_and_takes_again() {
 async fn a_queue_that_is_deleted_is_made_again_and_counted() {
     let Some(vhost) = alone().await else { return };
     let queue = on(&vhost).await;
-    let mut consumer = queue.consume(Channel::Sms, 10).await.unwrap();
+    let mut consumer = queue.consume(Channel::Sms, 100).await.unwrap();
     queue.publish(tasks(0..5, Priority::Normal)).await.unwrap();
     let before = take(&mut *consumer, 5).await;
     settle(&*queue, before).await;

@@ -1,4 +1,5 @@
 //! One suite over all queues.
+#![expect(clippy::disallowed_methods, reason = "a test waits for its own tasks")]
 
 use std::pin::pin;
 use std::sync::Arc;

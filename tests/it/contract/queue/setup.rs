@@ -8,7 +8,8 @@ use vestnik::queue::rabbitmq::{Found, Options, declare, look};
 use vestnik::queue::{self, Condition};
 
 use super::stand::{Stand, ids, on, settings, take, tasks, until};
-use crate::support::eventually::LONG;
+use crate::support::eventually::{LONG, eventually};
+use crate::support::process::program;
 use crate::support::rabbitmq::{self, Shared, Vhost};
 
 const DEFINITIONS: &str = include_str!("../../../../assets/rabbitmq/definitions.json");
@@ -67,7 +68,7 @@ async fn a_message_that_is_not_ours_goes_to_quarantine() {
     let Some(stand) = Stand::quorum().await else { return };
     let vhost = stand.vhost.as_ref().unwrap();
     let publish = format!(
-        "{{ok, _}} = rabbit_basic:publish(rabbit_misc:r(<<\"{}\">>, exchange, <<>>), <<\"sms.send\">>, [], <<\"junk\">>), ok.",
+        "rabbit_basic:publish(rabbit_misc:r(<<\"{}\">>, exchange, <<>>), <<\"sms.send\">>, [], <<\"junk\">>), ok.",
         vhost.name
     );
     vhost.broker.ctl(&["eval", &publish]).await;
@@ -75,9 +76,39 @@ async fn a_message_that_is_not_ours_goes_to_quarantine() {
     let mut consumer = stand.queue.consume(Channel::Sms, 10).await.unwrap();
     assert_eq!(ids(&take(&mut *consumer, 1).await), [0].into());
     consumer.stop().await;
-    let counts = vhost.broker.ctl(&["-p", &vhost.name, "list_queues", "name", "messages"]).await;
-    assert!(counts.contains("notifications.quarantine\t1"), "{counts}");
+    // A quorum queue tells its counts some seconds later.
+    eventually(LONG, "it is in quarantine", async || {
+        let counts = vhost.broker.ctl(&["-p", &vhost.name, "list_queues", "name", "messages"]).await;
+        counts.contains("notifications.quarantine\t1").then_some(())
+    })
+    .await;
     stand.queue.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_says_how_the_broker_is() {
+    let Some(vhost) = vhost().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let doctor = |url: String, declare: &'static str| {
+        let mut command = program(dir.path());
+        command.args(["doctor", "--json"]).env("RABBITMQ_URL", url).env("VESTNIK__QUEUE__DECLARE", declare);
+        async move {
+            let output = tokio::process::Command::from(command).output().await.unwrap();
+            let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            let checks = said["checks"].as_array().unwrap();
+            let check = checks.iter().find(|check| check["check"] == "rabbitmq").unwrap();
+            (check["ok"].as_bool().unwrap(), check["seen"].as_str().unwrap().to_owned())
+        }
+    };
+    let (ok, seen) = doctor(vhost.url(), "true").await;
+    assert!(ok && seen.starts_with("RabbitMQ ") && seen.contains("19 exchanges and queues"), "{seen}");
+    let (ok, seen) = doctor(vhost.url(), "false").await;
+    assert!(!ok && seen.contains("are missing"), "{seen}");
+    declare(&options(vhost.url())).await.unwrap();
+    let (ok, seen) = doctor(vhost.url(), "false").await;
+    assert!(ok && seen.contains("is there"), "{seen}");
+    let (ok, seen) = doctor(vhost.url_of("guest", "topsecret"), "true").await;
+    assert!(!ok && seen.contains("virtual host") && !seen.contains("topsecret"), "{seen}");
 }
 
 /// The users and policies of the definitions, in a virtual host of their own; loaded, they are told apart by theirs.

@@ -71,7 +71,7 @@ pub(super) fn task(number: u128, priority: Priority) -> Task {
         generation: Generation(1),
         chunk: ChunkId(Uuid::from_u128(number / 100)),
         account: AccountId(3),
-        batch: (number % 2 == 0).then(|| BatchId(Uuid::from_u128(5))),
+        batch: number.is_multiple_of(2).then(|| BatchId(Uuid::from_u128(5))),
         lane: Lane { channel: Channel::Sms, priority },
         retry_count: 0,
     }
