@@ -118,8 +118,11 @@ impl Broker {
 
     /// Starts it, after a start has been followed by a stop or a kill, and waits until it answers.
     pub(crate) async fn run(&self) {
+        // Dying processes still write: what they write to is removed once they are gone.
         let beside = "setsid \"$0\" >\"$1/output\" 2>&1 </dev/null & echo $!; read -r word
-            kill -9 -- -$! 2>/dev/null; [ \"$word\" = keep ] || rm -rf -- \"$1\"";
+            kill -s KILL -- -$! 2>/dev/null; wait
+            for _ in 1 2 3 4 5 6 7 8 9; do kill -s 0 -- -$! 2>/dev/null || break; sleep 0.2; done
+            [ \"$word\" = keep ] || rm -rf -- \"$1\"";
         let mut command = Command::new("sh");
         command.args(["-c", beside]).arg(self.programs.join("rabbitmq-server")).arg(&self.dir);
         self.settings(&mut command);
