@@ -6,6 +6,7 @@
 //! nothing waits in here but for a worker.
 
 pub mod embedded;
+pub mod foreign;
 pub mod lane;
 pub mod rabbitmq;
 
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use embedded::Embedded;
+pub use foreign::Ingress;
 pub use lane::Lane;
 
 use crate::config::queue::QueueSettings;
@@ -119,13 +121,18 @@ pub trait Queue: Send + Sync + 'static {
 }
 
 /// The queue that the settings ask for: RabbitMQ where they name one, else the one within this process. A broker that
-/// is not there yet is no error; [`Queue::condition`] says so.
+/// is not there yet is no error; [`Queue::condition`] says so. `ingress` takes what others publish to it; without one they are
+/// not listened to, and what they put into lanes goes to quarantine.
 ///
 /// # Errors
 /// When the settings cannot be used.
-pub fn connect(settings: &QueueSettings, clock: Arc<dyn Clock>) -> Result<Arc<dyn Queue>, rabbitmq::OptionsError> {
+pub fn connect(
+    settings: &QueueSettings,
+    clock: Arc<dyn Clock>,
+    ingress: Option<Arc<dyn Ingress>>,
+) -> Result<Arc<dyn Queue>, rabbitmq::OptionsError> {
     Ok(match settings.rabbitmq_url {
-        Some(_) => Arc::new(rabbitmq::RabbitMq::start(rabbitmq::Options::read(settings)?, clock)),
+        Some(_) => Arc::new(rabbitmq::RabbitMq::start(rabbitmq::Options::read(settings)?, clock, ingress)),
         None => Arc::new(Embedded::new()),
     })
 }

@@ -21,11 +21,10 @@ use tokio_util::task::TaskTracker;
 use super::basket::Basket;
 use super::connection::{CALL_LIMIT, Link, Live, pauses, within};
 use super::incarnation::Keeper;
+use super::intake::Intake;
 use super::message;
-use super::publisher::Publisher;
-use super::quarantine;
 use super::settle::{Hold, Settled, Settler};
-use crate::domain::{Channel, Clock};
+use crate::domain::Channel;
 use crate::queue::{Ack, Consumer, Delivery, Lane, QueueError};
 
 const DOING: &str = "taking";
@@ -65,8 +64,7 @@ impl Drop for RabbitConsumer {
 pub(super) struct Parts {
     pub(super) link: Link,
     pub(super) keeper: Arc<Keeper>,
-    pub(super) publisher: Arc<Publisher>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) intake: Arc<Intake>,
     /// Feeders end by themselves when stopped; settlers end with the connection.
     pub(super) feeders: TaskTracker,
     pub(super) settlers: TaskTracker,
@@ -188,10 +186,8 @@ impl Feeder {
             let hold = Hold::new(session.settler.clone(), lane, message.acker.clone(), message.delivery_tag);
             match message::to_task(&message.properties, name) {
                 Ok(task) => self.basket.put(lane, Delivery { task, ack: Ack::RabbitMq(hold) }),
-                Err(why) => {
-                    let wrapped = quarantine::wrap(&message, name.name(), why, self.parts.clock.now());
-                    self.parts.publisher.publish(&[wrapped]).await?;
-                    tracing::warn!(queue = %name, "a message that is not ours was put into quarantine: {why}");
+                Err(_) => {
+                    self.parts.intake.take(&live.connection, name.name(), &[&message]).await?;
                     hold.done();
                 }
             }

@@ -8,11 +8,13 @@ mod basket;
 mod connection;
 mod consumer;
 mod incarnation;
+mod intake;
 mod message;
 mod options;
 mod probe;
 mod publisher;
 mod quarantine;
+mod reader;
 mod settle;
 mod topology;
 
@@ -26,7 +28,10 @@ use tokio_util::task::TaskTracker;
 
 use self::connection::{Health, Link};
 use self::incarnation::Keeper;
+use self::intake::Intake;
 use self::publisher::Publisher;
+use self::reader::{Reader, Reads};
+use super::foreign::Ingress;
 use super::{Ack, Condition, Consumer, LaneDepth, Queue, QueueError, Task};
 use crate::domain::{Channel, Clock};
 
@@ -58,7 +63,8 @@ pub struct RabbitMq {
 
 impl RabbitMq {
     /// Begins to connect and returns at once: [`condition`](Queue::condition) says when the broker is there.
-    pub fn start(options: Options, clock: Arc<dyn Clock>) -> RabbitMq {
+    /// `ingress` takes what others publish, and what is in quarantine; without one, others are not listened to.
+    pub fn start(options: Options, clock: Arc<dyn Clock>, ingress: Option<Arc<dyn Ingress>>) -> RabbitMq {
         let options = Arc::new(options);
         let tasks = TaskTracker::new();
         let (stop_consumers, stop_links) = (CancellationToken::new(), CancellationToken::new());
@@ -73,11 +79,16 @@ impl RabbitMq {
         let parts = consumer::Parts {
             link: consuming,
             keeper: Arc::clone(&keeper),
-            publisher: Arc::clone(&publisher),
-            clock,
+            intake: Arc::new(Intake { ingress: ingress.clone(), publisher: Arc::clone(&publisher), clock }),
             feeders: TaskTracker::new(),
             settlers: TaskTracker::new(),
         };
+        if let Some(ingress) = ingress {
+            for reads in [Reads::Ingress(Arc::clone(&parts.intake)), Reads::Quarantine(ingress)] {
+                let (link, keeper) = (parts.link.clone(), Arc::clone(&keeper));
+                parts.feeders.spawn(Reader { link, keeper, reads, stop: stop_consumers.clone() }.run());
+            }
+        }
         let on_drop = [stop_consumers.clone().drop_guard(), stop_links.clone().drop_guard()];
         RabbitMq { publishing, publisher, keeper, health, parts, tasks, stop_consumers, stop_links, _on_drop: on_drop }
     }

@@ -54,7 +54,7 @@ async fn what_is_there_with_other_arguments_is_used_and_said() {
 async fn a_missing_queue_is_waited_for_where_it_may_not_be_made() {
     let Some(vhost) = vhost().await else { return };
     let only_looks = QueueSettings { declare: false, ..settings(Some(vhost.url())) };
-    let queue = queue::connect(&only_looks, Arc::new(SystemClock)).unwrap();
+    let queue = queue::connect(&only_looks, Arc::new(SystemClock), None).unwrap();
     let lacking = |now: &Condition| matches!(now, Condition::Down { reason } if reason.contains("exchange notifications is missing") && reason.contains("queue.declare"));
     let said = tokio::time::timeout(LONG, queue.condition().wait_for(lacking)).await.is_ok();
     assert!(said, "{:?}", *queue.condition().borrow());
@@ -128,7 +128,7 @@ async fn the_definitions_load_and_their_rights_are_enough() {
     assert!(report.items.iter().all(|item| item.found == Found::Made), "{report:?}");
 
     let url = vhost.url_of("vestnik", "for-this-test");
-    let queue = queue::connect(&settings(Some(url)), Arc::new(SystemClock)).unwrap();
+    let queue = queue::connect(&settings(Some(url)), Arc::new(SystemClock), None).unwrap();
     until(&*queue, Condition::Up).await;
     queue.publish(tasks(0..10, Priority::High)).await.unwrap();
     let mut consumer = queue.consume(Channel::Sms, 100).await.unwrap();

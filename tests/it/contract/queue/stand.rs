@@ -21,7 +21,7 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) async fn embedded() -> Option<Stand> {
-        Some(Stand { queue: queue::connect(&settings(None), Arc::new(SystemClock)).unwrap(), vhost: None })
+        Some(Stand { queue: queue::connect(&settings(None), Arc::new(SystemClock), None).unwrap(), vhost: None })
     }
 
     pub(super) async fn quorum() -> Option<Stand> {
@@ -54,7 +54,7 @@ pub(super) async fn on<B: Deref<Target = Broker>>(vhost: &Vhost<B>) -> Arc<dyn Q
 }
 
 async fn connected(settings: &QueueSettings) -> Arc<dyn Queue> {
-    let queue = queue::connect(settings, Arc::new(SystemClock)).unwrap();
+    let queue = queue::connect(settings, Arc::new(SystemClock), None).unwrap();
     until(&*queue, Condition::Up).await;
     queue
 }
