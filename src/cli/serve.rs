@@ -35,9 +35,6 @@ impl ServeArgs {
 /// Runs until SIGINT or SIGTERM, then settles what runs.
 pub async fn run(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     telemetry::log_to_stderr(&settings.log.level, settings.log.format).map_err(anyhow::Error::msg)?;
-    for notice in settings.notices() {
-        tracing::warn!("{notice}");
-    }
     let lifecycle = Lifecycle::default();
     lifecycle.listen_for_signals().context("could not listen for signals")?;
     let app = App::start(&settings, lifecycle).await?;
