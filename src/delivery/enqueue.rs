@@ -364,7 +364,7 @@ impl Delivery {
     }
 }
 
-fn begin_at(scheduled_at: Option<Timestamp>, now: Timestamp) -> Begin {
+pub(super) fn begin_at(scheduled_at: Option<Timestamp>, now: Timestamp) -> Begin {
     match scheduled_at {
         Some(at) if at > now => Begin::Due { at, scheduled: true },
         _ => Begin::Due { at: now, scheduled: false },

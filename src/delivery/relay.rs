@@ -104,6 +104,9 @@ impl Delivery {
         let mut from = Vec::new();
         for (id, streams) in of_account {
             let Some(account) = self.account_by_id(id) else { continue };
+            if !self.roles.channels.contains(&account.name().channel) {
+                continue;
+            }
             let Some(room) = account.circuit.room(Instant::now()) else { continue };
             let window = account.budget.room(BudgetLane::Queued, WINDOW, Instant::now()).min(LARGEST_WINDOW).min(room);
             let mut filled = 0;

@@ -5,7 +5,7 @@
 //! go its way; the next crowd is prepared meanwhile. Waits are the ledger's: what has to wait longer than a moment goes
 //! back to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::domain::clock::later;
 use crate::domain::{Channel, Epoch, HoldReason};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
-use crate::store::{Claim, Open, Opened, StoreError, Urgency};
+use crate::store::{Claim, Next, Open, Opened, StoreError, Urgency};
 
 /// Tasks made ready together.
 const CROWD: usize = 256;
@@ -36,12 +36,13 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Works for every account until new work may not begin any more.
 pub(super) fn start(delivery: &Arc<Delivery>) {
-    let channels: std::collections::BTreeSet<Channel> = delivery.sending.keys().map(|name| name.channel).collect();
-    for channel in channels {
+    let channels: BTreeSet<Channel> = delivery.sending.keys().map(|name| name.channel).collect();
+    for channel in channels.intersection(&delivery.roles.channels).copied() {
         let this = Arc::clone(delivery);
         delivery.sends.spawn(async move { this.consume(channel).await });
     }
-    for account in delivery.sending.values() {
+    for account in delivery.sending.values().filter(|account| delivery.roles.channels.contains(&account.name().channel))
+    {
         let (this, account) = (Arc::clone(delivery), Arc::clone(account));
         delivery.sends.spawn(async move { this.work_for(&account).await });
     }
@@ -291,7 +292,8 @@ impl Delivery {
         };
         let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
         let close = self.close(&ready.new, &open, &outcome, content, next);
-        match self.record(epoch, close, Urgency::Bulk).await {
+        match self.record(epoch, close.clone(), Urgency::Bulk).await {
+            Ok(true) if close.next == Next::Failed => self.dead_copies.failed(&ready.new, &close, open.retry_count),
             Ok(true) => {}
             Ok(false) => tracing::error!(
                 notification.id = %ready.new.id,

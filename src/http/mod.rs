@@ -15,6 +15,7 @@ mod import;
 mod notifications;
 mod preview;
 pub mod problem;
+mod quarantine;
 mod records;
 mod request_id;
 mod requests;
@@ -128,6 +129,8 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(uncertain::resolve_one))
         .routes(routes!(uncertain::list))
         .routes(routes!(uncertain::resolve))
+        .routes(routes!(quarantine::list))
+        .routes(routes!(quarantine::delete))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::causes))
         .routes(routes!(dead_letters::export))

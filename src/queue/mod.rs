@@ -100,6 +100,9 @@ pub trait Queue: Send + Sync + 'static {
     /// a new generation.
     async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError>;
 
+    /// Tells others of notifications that failed for good, each by its id with a JSON body, where others can listen.
+    async fn tell_failed(&self, copies: &[(NotificationId, Vec<u8>)]) -> Result<(), QueueError>;
+
     /// Begins to take what is handed over for a channel, all its lanes. `prefetch` bounds what is in this process's
     /// hand unsettled, where the queue can know. It goes on by itself after any outage.
     async fn consume(&self, channel: Channel, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;

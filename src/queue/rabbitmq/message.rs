@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::topology::{NOTIFICATIONS, RETRY};
+use super::topology::{DEAD_LETTERS, NOTIFICATIONS, RETRY};
 use crate::domain::{AccountId, BatchId, Generation, NotificationId, Priority};
 use crate::queue::{Lane, Task};
 use crate::store::ChunkId;
@@ -78,6 +78,16 @@ pub(super) fn of_task(task: &Task) -> Outgoing {
         body: serde_json::to_vec(&body).unwrap_or_default(),
         properties,
     }
+}
+
+/// The copy of one that failed for good.
+pub(super) fn of_failed(id: NotificationId, body: &[u8]) -> Outgoing {
+    let properties = BasicProperties::default()
+        .with_message_id(id.to_string().into())
+        .with_delivery_mode(PERSISTENT)
+        .with_content_type("application/json".into())
+        .with_app_id("vestnik".into());
+    Outgoing { exchange: NOTIFICATIONS, routing_key: DEAD_LETTERS, body: body.to_vec(), properties }
 }
 
 /// The task that a message of this lane stands for.

@@ -33,7 +33,7 @@ use self::publisher::Publisher;
 use self::reader::{Reader, Reads};
 use super::foreign::Ingress;
 use super::{Ack, Condition, Consumer, LaneDepth, Queue, QueueError, Task};
-use crate::domain::{Channel, Clock};
+use crate::domain::{Channel, Clock, NotificationId};
 
 pub use options::{Options, OptionsError};
 pub use probe::{Broker, declare, look};
@@ -107,6 +107,11 @@ impl Queue for RabbitMq {
     async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError> {
         let messages: Vec<_> = tasks.iter().map(message::of_task).collect();
         self.publisher.publish(&messages).await
+    }
+
+    async fn tell_failed(&self, copies: &[(NotificationId, Vec<u8>)]) -> Result<(), QueueError> {
+        let copies: Vec<_> = copies.iter().map(|(id, body)| message::of_failed(*id, body)).collect();
+        self.publisher.publish(&copies).await
     }
 
     async fn consume(&self, channel: Channel, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
