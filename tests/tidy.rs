@@ -31,7 +31,7 @@ const CRATE_PLACES: &[(&str, &[&str])] = &[
     ("rusqlite", &["src/store/"]),
     ("tokio_postgres", &["src/store/", "src/records/sql"]),
     ("deadpool_postgres", &["src/store/", "src/records/sql"]),
-    ("csv", &["src/import/"]),
+    ("csv", &["src/import/", "src/http/dead_letters/export.rs"]),
     ("csv_core", &["src/import/"]),
     ("encoding_rs", &["src/import/"]),
     ("lapin", &["src/queue/rabbitmq/"]),

@@ -170,6 +170,18 @@ impl Client {
         sent.map_err(|error| self.unanswered(&error, "a part may have been taken: sending all of it again is safe"))
     }
 
+    /// An answer of any size as it begins, whatever the status.
+    pub async fn download(&self, path: &str) -> anyhow::Result<HttpStream> {
+        let request = self.request(Method::GET, path, &[])?;
+        let begun = self.http.download(request, &HttpLimits::default()).await;
+        begun.map_err(|error| self.unanswered(&error, "ask again"))
+    }
+
+    /// The next piece of an answer; none at its end.
+    pub async fn next(&self, answer: &mut HttpStream) -> anyhow::Result<Option<Bytes>> {
+        answer.next().await.map_err(|error| self.unanswered(&error, "ask again: what came is not all"))
+    }
+
     /// The whole of an answer.
     pub async fn read(&self, answer: HttpStream) -> anyhow::Result<Bytes> {
         answer.into_bytes(ANSWER_BYTES).await.map_err(|error| self.unanswered(&error, "ask again"))

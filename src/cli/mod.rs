@@ -7,6 +7,7 @@ pub mod bench;
 pub mod client;
 pub mod config;
 pub mod confirm;
+pub mod dead_letters;
 pub mod demo;
 pub mod doctor;
 pub mod erase;
@@ -23,6 +24,8 @@ pub mod serve;
 pub mod simulator;
 pub mod suppressions;
 pub mod templates;
+pub mod uncertain;
+pub mod undecided;
 
 use std::path::PathBuf;
 
@@ -53,6 +56,8 @@ pub enum Command {
     Preview(preview::PreviewArgs),
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
+    Uncertain(uncertain::UncertainArgs),
     Suppressions(suppressions::SuppressionsArgs),
     Erase(erase::EraseArgs),
     Import(import::ImportArgs),
@@ -94,6 +99,8 @@ impl Cli {
             Command::Preview(args) => preview::run(args, usual, printer).await,
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
+            Command::DeadLetters(args) => dead_letters::run(args, usual, printer).await,
+            Command::Uncertain(args) => uncertain::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
             Command::Import(args) => import::run(args, usual, printer).await,
             Command::Records(args) => records::run(args, usual, printer).await,

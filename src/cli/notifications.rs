@@ -146,6 +146,8 @@ pub fn in_words(view: &Value) -> String {
     say("waits", [field(view, "holdReason"), field(view, "dueAt")].join(" ").trim().to_owned());
     say("your id", field(view, "externalId"));
     say("error", error(&view["error"]));
+    say("resolved", decided(&view["resolution"]));
+    say("settled", decided(&view["settled"]));
     say(
         "try again",
         match field(view, "retryAfter") {
@@ -161,6 +163,21 @@ pub fn in_words(view: &Value) -> String {
         text.push_str("  no attempt: nothing was sent\n");
     }
     text
+}
+
+/// `discarded by key anna at …: wrong number`; a verdict's word is the status itself.
+fn decided(decision: &Value) -> String {
+    if !decision.is_object() {
+        return String::new();
+    }
+    let mut text = format!("{} by {} at {}", field(decision, "how"), field(decision, "by"), field(decision, "at"));
+    for (before, name) in [(" as ", "replayedAs"), (": ", "reason")] {
+        let value = field(decision, name);
+        if !value.is_empty() {
+            text.push_str(&format!("{before}{value}"));
+        }
+    }
+    text.trim_start().to_owned()
 }
 
 fn attempt_in_words(attempt: &Value) -> String {

@@ -22,8 +22,13 @@ impl Printer {
 
     /// As it is, with no line end added. A reader that went away (`| head -1`) is no reason to fail.
     pub fn text(self, text: &str) -> anyhow::Result<()> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// A piece of something that is printed as it comes.
+    pub fn bytes(self, bytes: &[u8]) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        match out.write_all(bytes).and_then(|()| out.flush()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
                 Err(error).context("could not write to stdout")
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::domain::Channel;
+use super::accept::is_marketing;
+use crate::domain::{Channel, Content};
 use crate::store::{Store, StoreError, SuppressionScope};
 
 /// Questions answered by one query at most.
@@ -35,6 +36,15 @@ impl SuppressionCheck {
         let gone = || StoreError::Unavailable { doing: "checking suppressions", source: "the check stopped".into() };
         self.0.send((channel, address, sender)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
+    }
+
+    /// Whether whoever has this address opted out of such a message.
+    pub(super) async fn stops(&self, channel: Channel, address: String, content: &Content) -> Result<bool, StoreError> {
+        let scopes = self.of(channel, address).await?;
+        Ok(scopes.iter().any(|scope| match scope {
+            SuppressionScope::All => true,
+            SuppressionScope::Marketing => is_marketing(content),
+        }))
     }
 }
 

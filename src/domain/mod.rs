@@ -22,6 +22,6 @@ pub use channel::Channel;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use ids::{BatchId, Epoch, ErasureId, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
 pub use message::{Attachment, AttachmentSource, Content, EmailContent, OutgoingMessage};
-pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Status};
+pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Resolution, Status, Verdict};
 pub use recipient::{ChatId, EmailAddress, PhoneNumber, Recipient, RecipientError};
 pub use record::{Record, RecordId, RecordKind};

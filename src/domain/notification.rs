@@ -75,6 +75,35 @@ impl Status {
 }
 
 words! {
+    /// What a person did about a dead letter.
+    Resolution {
+        /// A new notification took its place.
+        Replayed = 1 "replayed",
+        /// It is not to be sent any more.
+        Discarded = 2 "discarded",
+    }
+}
+
+words! {
+    /// What a person may say of an uncertain notification; the codes are those of the statuses.
+    Verdict {
+        /// It did go out: the provider's own list has it, or the recipient says so.
+        Sent = 5 "sent",
+        /// It did not: it becomes a dead letter.
+        Failed = 8 "failed",
+    }
+}
+
+impl Verdict {
+    pub const fn status(self) -> Status {
+        match self {
+            Verdict::Sent => Status::Sent,
+            Verdict::Failed => Status::Failed,
+        }
+    }
+}
+
+words! {
     /// What a waiting notification waits for.
     HoldReason {
         /// A transient failure; the next try comes at `due_at`.
@@ -195,6 +224,15 @@ mod tests {
             if from.may_become(to) && from == Status::Sending {
                 prop_assert!(matches!(to, Status::Pending | Status::Sent | Status::Failed | Status::Uncertain));
             }
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_a_legal_move() {
+        for verdict in Verdict::ALL {
+            let status = verdict.status();
+            assert!(Status::Uncertain.may_become(status));
+            assert_eq!((verdict.code(), verdict.as_str()), (status.code(), status.as_str()));
         }
     }
 

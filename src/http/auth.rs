@@ -85,11 +85,16 @@ impl KeyCheck {
 /// Whoever sent the request.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
-    key: Option<Uuid>,
+    key: Option<(Uuid, String)>,
     scopes: Vec<Scope>,
 }
 
 impl Caller {
+    /// Who it was, for people: the key's name.
+    pub(super) fn name(&self) -> String {
+        self.key.as_ref().map_or_else(|| "local".to_owned(), |(_, name)| format!("key {name}"))
+    }
+
     pub(super) fn may(&self, wanted: Scope) -> Result<(), Problem> {
         if self.scopes.iter().any(|scope| scope.covers(wanted)) {
             return Ok(());
@@ -99,7 +104,7 @@ impl Caller {
 
     /// Whose idempotency keys these are.
     pub(super) fn key_scope(&self) -> String {
-        self.key.map_or_else(String::new, |key| key.to_string())
+        self.key.as_ref().map_or_else(String::new, |(id, _)| id.to_string())
     }
 }
 
@@ -140,7 +145,7 @@ async fn caller(api: &Api, headers: &HeaderMap) -> Result<Caller, Problem> {
         return Err(Problem::unauthorized("the Authorization header is not of the form: Bearer vk_…"));
     };
     match api.keys.find(key).await? {
-        Some(key) => Ok(Caller { key: Some(key.id), scopes: key.scopes }),
+        Some(key) => Ok(Caller { key: Some((key.id, key.name)), scopes: key.scopes }),
         None => Err(Problem::unauthorized("this key is not known, or was revoked")),
     }
 }

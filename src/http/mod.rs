@@ -4,6 +4,9 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod batches;
+mod bulk;
+mod dead_letters;
 mod erasures;
 mod extract;
 mod health;
@@ -14,9 +17,12 @@ mod preview;
 pub mod problem;
 mod records;
 mod request_id;
+mod requests;
 mod server;
 mod suppressions;
 mod templates;
+mod uncertain;
+mod undecided;
 mod view;
 
 use std::sync::Arc;
@@ -82,6 +88,8 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "batches", description = "Campaigns: how far they are, paused, resumed, cancelled"),
+        (name = "dead-letters", description = "What did not go out, and what nobody knows of"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
         (name = "suppressions", description = "Addresses that opted out"),
@@ -108,8 +116,23 @@ impl utoipa::Modify for BearerKey {
 fn described() -> [OpenApiRouter<Api>; 3] {
     let guarded = OpenApiRouter::new()
         .routes(routes!(notifications::create, notifications::list))
-        .routes(routes!(notifications::auto))
-        .routes(routes!(notifications::show))
+        .routes(routes!(bulk::auto))
+        .routes(routes!(bulk::bulk))
+        .routes(routes!(notifications::cancel))
+        .routes(routes!(notifications::show, notifications::reschedule))
+        .routes(routes!(batches::list))
+        .routes(routes!(batches::show))
+        .routes(routes!(batches::pause))
+        .routes(routes!(batches::resume))
+        .routes(routes!(batches::cancel))
+        .routes(routes!(uncertain::resolve_one))
+        .routes(routes!(uncertain::list))
+        .routes(routes!(uncertain::resolve))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::causes))
+        .routes(routes!(dead_letters::export))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(dead_letters::discard))
         .routes(routes!(templates::list))
         .routes(routes!(templates::save, templates::show, templates::delete))
         .routes(routes!(preview::preview))

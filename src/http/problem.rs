@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::delivery::{DirectError, Refusal};
-use crate::domain::RecordKind;
+use crate::domain::{RecordKind, Status};
 use crate::records::SourceError;
 use crate::store::StoreError;
 use crate::templates::TemplateProblems;
@@ -176,6 +176,24 @@ impl Problem {
             "{kind} records are read from the CRM's own database (setting records.sql.{kind}): list and change them there"
         );
         Self::conflict("urn:vestnik:kept-elsewhere", "These records are kept elsewhere", detail)
+    }
+
+    /// 409: there is nothing to settle.
+    pub fn not_uncertain(status: Status) -> Self {
+        let detail = format!("it is {status}: only what is uncertain can be settled");
+        Self::conflict("urn:vestnik:not-uncertain", "It is not uncertain", detail)
+    }
+
+    /// 409: it is too late for a change that only what has not begun can take.
+    pub fn begun(status: Status, what: &str) -> Self {
+        let detail = format!("it is {status}: only what has not begun can be {what}");
+        Self::conflict("urn:vestnik:begun", "It has begun, or is over", detail)
+    }
+
+    /// 409: a cancelled batch stays cancelled.
+    pub fn batch_cancelled(at: jiff::Timestamp) -> Self {
+        let detail = format!("it was cancelled at {at}: what it had not sent has ended, and nothing brings it back");
+        Self::conflict("urn:vestnik:batch-cancelled", "The batch was cancelled", detail)
     }
 
     fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::delivery::Delivery;
 use crate::domain::{
-    Attempt, BatchId, Channel, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority, RecordIds, Status,
+    Attempt, BatchId, Channel, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority, RecordIds, Resolution,
+    Status,
 };
 use crate::store::FoundNotification;
 
@@ -39,6 +40,12 @@ pub(super) struct NotificationView {
     /// Why it failed, or was not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorView>,
+    /// What a person did about its failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<ResolutionView>,
+    /// Who said what became of it, when nobody knew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<SettledView>,
     /// Seconds after which the same may succeed; only in the answer to the send itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<f64>,
@@ -54,6 +61,30 @@ pub(super) struct NotificationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<Timestamp>,
     created_at: Timestamp,
+}
+
+/// How a dead letter ended.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ResolutionView {
+    how: Resolution,
+    at: Timestamp,
+    by: String,
+    /// Why it was discarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The notification that took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_as: Option<NotificationId>,
+}
+
+/// A person's word.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SettledView {
+    at: Timestamp,
+    by: String,
+    reason: String,
 }
 
 /// One send.
@@ -129,6 +160,18 @@ impl NotificationView {
             due_at: is_waiting.then_some(found.due_at),
             attempts: Some(attempts),
             error,
+            resolution: found.resolved.map(|resolved| ResolutionView {
+                how: resolved.how,
+                at: resolved.at,
+                by: resolved.by,
+                reason: resolved.reason,
+                replayed_as: resolved.replayed_as,
+            }),
+            settled: found.settled.map(|settled| SettledView {
+                at: settled.at,
+                by: settled.by,
+                reason: settled.reason,
+            }),
             retry_after: retry_after.map(|wait| (wait.as_secs_f64() * 10.0).ceil() / 10.0),
             context: found.records,
             metadata: found.metadata.and_then(|json| RawValue::from_string(json).ok()),

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 pub use embedded::Embedded;
 pub use foreign::Ingress;
 pub use lane::Lane;
+pub use turns::Turns;
 
 use crate::config::queue::QueueSettings;
 use crate::domain::{AccountId, BatchId, Channel, Clock, Generation, NotificationId};

@@ -7,13 +7,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::StoreError;
+use super::batches::IS_SHOWN;
 use super::ledger::StoredKey;
 use super::plan::ACCEPTED;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::{earlier, from_micros, later};
 use crate::domain::{
     AccountId, Attempt, BatchId, Channel, Epoch, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority,
-    ProviderError, RecordIds, Status, TemplateId, TemplateVersion,
+    ProviderError, RecordIds, Resolution, Status, TemplateId, TemplateVersion, Verdict,
 };
 
 /// A notification as the ledger knows it.
@@ -49,6 +50,30 @@ pub struct FoundNotification {
     pub attempts: Vec<Attempt>,
     /// Why it failed or was never sent: cause and error.
     pub failure: Option<(String, ProviderError)>,
+    /// What a person did about its failure.
+    pub resolved: Option<Resolved>,
+    /// Who said what became of it, when nobody knew.
+    pub settled: Option<SettledByHand>,
+}
+
+/// What became of a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    pub how: Resolution,
+    pub at: Timestamp,
+    pub by: String,
+    /// Given when it was discarded.
+    pub reason: Option<String>,
+    /// The notification that took its place.
+    pub replayed_as: Option<NotificationId>,
+}
+
+/// A person's word on an uncertain notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledByHand {
+    pub at: Timestamp,
+    pub by: String,
+    pub reason: String,
 }
 
 /// What a list is narrowed to. Newest first.
@@ -121,9 +146,10 @@ pub(super) const ID_BEFORE_ACCEPT: Duration = Duration::from_secs(120);
 const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.template_version, n.body, n.recipient,
     n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority, n.policy, n.mode,
     n.max_retries, n.scheduled_at, n.not_after, n.created_at, w.state, w.hold, w.due_at, w.retry_count, w.opened_at,
-    w.epoch, w.attempt, f.cause, f.code, f.detail, e.reason";
+    w.epoch, w.attempt, f.cause, f.code, f.detail, e.reason, e.at, e.actor, f.resolution,
+    f.resolved_at, f.resolved_by, f.reason, f.replayed_as";
 
-/// `e` is why a notification ended without a send.
+/// `e` is why a notification ended without a send, or who settled it.
 const TABLES: &str = "notifications n JOIN work w ON w.id = n.id LEFT JOIN failed f ON f.id = n.id
     LEFT JOIN events e ON e.notification_id = n.id AND e.status = w.state";
 
@@ -138,7 +164,7 @@ impl<S: Sql> Lookup for S {
             let places: Vec<_> = (1..=ids.len()).map(|n| format!("${n}")).collect();
             let places = places.join(", ");
             let values: Vec<Value> = ids.iter().map(|id| id.0.into()).collect();
-            let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE n.id IN ({places})");
+            let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE n.id IN ({places}) AND {IS_SHOWN}");
             let rows = self.read(DOING, sql, values.clone()).await?;
             let sql = format!(
                 "SELECT notification_id, n, account, epoch, class, cause, provider_message_id, code, detail, opened_at,
@@ -162,7 +188,7 @@ impl<S: Sql> Lookup for S {
 
     async fn list(&self, filter: ListFilter, limit: u32) -> Result<Page<FoundNotification>, StoreError> {
         let mut values: Vec<Value> = Vec::new();
-        let mut conditions = vec!["1 = 1".to_owned()];
+        let mut conditions = vec![IS_SHOWN.to_owned()];
         let mut narrow = |condition: &str, value: Value| {
             values.push(value);
             conditions.push(format!("{condition} ${}", values.len()));
@@ -275,7 +301,8 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     })
 }
 
-fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
+/// A template and its version, from two columns beside each other.
+pub(super) fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
     let (Some(id), Some(version)) = (row.opt_text(column)?, row.opt_int(column + 1)?) else { return Ok(None) };
     let id = TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error))?;
     Ok(Some((id, TemplateVersion(i32::try_from(version).unwrap_or(i32::MAX)))))
@@ -290,6 +317,7 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         Some(_) => Some(row.word(23, HoldReason::from_code)?),
         None => None,
     };
+    let status = row.word(22, Status::from_code)?;
     let failure = match (row.opt_text(29)?, row.opt_text(32)?) {
         (Some(cause), _) => Some((
             cause,
@@ -298,8 +326,10 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
                 detail: row.opt_text(31)?.unwrap_or_default(),
             },
         )),
-        (None, Some(reason)) => Some((reason, ProviderError::default())),
-        (None, None) => None,
+        (None, Some(reason)) if !matches!(status, Status::Sent | Status::Delivered | Status::Read) => {
+            Some((reason, ProviderError::default()))
+        }
+        (None, _) => None,
     };
     Ok(FoundNotification {
         id: NotificationId(row.uuid(0)?),
@@ -325,7 +355,7 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         scheduled_at: row.opt_time(19)?,
         not_after: row.opt_time(20)?,
         created_at: row.time(21)?,
-        status: row.word(22, Status::from_code)?,
+        status,
         hold,
         due_at: row.time(24)?,
         retry_count: row.small(25)?,
@@ -333,7 +363,29 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         attempt: row.small(28)?,
         attempts: Vec::new(),
         failure,
+        resolved: resolved(row)?,
+        settled: settled(row, status)?,
     })
+}
+
+fn resolved(row: &Row) -> Result<Option<Resolved>, StoreError> {
+    let (Some(_), Some(at)) = (row.opt_int(35)?, row.opt_time(36)?) else { return Ok(None) };
+    Ok(Some(Resolved {
+        how: row.word(35, Resolution::from_code)?,
+        at,
+        by: row.opt_text(37)?.unwrap_or_default(),
+        reason: row.opt_text(38)?,
+        replayed_as: row.opt_uuid(39)?.map(NotificationId),
+    }))
+}
+
+fn settled(row: &Row, status: Status) -> Result<Option<SettledByHand>, StoreError> {
+    let (Some(at), Some(by)) = (row.opt_time(33)?, row.opt_text(34)?) else { return Ok(None) };
+    // What the service itself ends without a send has an event, too.
+    if Verdict::from_code(status.code()).is_none() || by == "accept" {
+        return Ok(None);
+    }
+    Ok(Some(SettledByHand { at, by, reason: row.opt_text(32)?.unwrap_or_default() }))
 }
 
 fn attempt(row: &Row) -> Result<Attempt, StoreError> {

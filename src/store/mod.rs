@@ -5,6 +5,8 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod batches;
+pub mod dead_letters;
 pub mod erasures;
 mod fields;
 pub mod keys;
@@ -24,7 +26,10 @@ pub mod sql;
 pub mod sqlite;
 pub mod suppressions;
 pub mod templates;
+pub mod uncertain;
+pub mod undecided;
 pub mod verify;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,19 +39,24 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
+pub use dead_letters::{CauseGroup, DeadLetters, Decision, Replay};
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
-    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
-    Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
+    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedLong, HandedOver, HeldBatch,
+    Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
+    Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
-pub use lookup::{FoundNotification, ListFilter, Lookup, Page, SentInHour, Totals};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
 pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
 pub use suppressions::{Suppression, SuppressionScope, Suppressions};
 pub use templates::{SavedTemplate, Templates};
+pub use uncertain::{Settlement, UncertainNotifications};
+pub use undecided::{Undecided, UndecidedFilter};
 pub use verify::{Finding, Verify, VerifyReport};
 
 use crate::domain::Clock;
@@ -54,7 +64,21 @@ use crate::domain::Clock;
 /// Everything the service remembers. `app` holds one; whoever uses it asks for the narrowest part.
 #[async_trait]
 pub trait Store:
-    Ledger + Lookup + Records + Erasures + Retention + Templates + ApiKeys + Suppressions + Verify + Send + Sync + 'static
+    Ledger
+    + Batches
+    + Lookup
+    + DeadLetters
+    + UncertainNotifications
+    + Records
+    + Erasures
+    + Retention
+    + Templates
+    + ApiKeys
+    + Suppressions
+    + Verify
+    + Send
+    + Sync
+    + 'static
 {
     /// `sqlite` or `postgres`, for people.
     fn engine(&self) -> &'static str;

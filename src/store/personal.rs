@@ -17,7 +17,7 @@ const PARTS: &[&str] = &[
      FROM ROWS given WHERE notifications.id = given.id",
     "UPDATE attempts SET provider_message_id = NULL, detail = NULL
      FROM ROWS given WHERE attempts.notification_id = given.id",
-    "UPDATE failed SET detail = NULL FROM ROWS given WHERE failed.id = given.id",
+    "UPDATE failed SET detail = NULL, reason = NULL FROM ROWS given WHERE failed.id = given.id",
     "UPDATE events SET reason = 'erased' FROM ROWS given
      WHERE events.notification_id = given.id AND events.actor NOT IN ('accept', 'worker', 'erasure')",
 ];

@@ -4,13 +4,13 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use http_body_util::{BodyExt as _, Either, StreamBody};
+use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{HeaderMap, Request, StatusCode};
 
 use super::{
-    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, capture_connection, from_body, from_pool,
-    read_body, was_assigned,
+    BoxError, HttpClient, HttpError, HttpErrorKind, HttpLimits, HttpRequest, Outgoing, capture_connection, from_body,
+    from_pool, read_body, was_assigned,
 };
 
 /// An answer that is read as it comes.
@@ -47,7 +47,17 @@ impl HttpClient {
         limits: &HttpLimits,
     ) -> Result<HttpStream, HttpError> {
         let frames = pieces.map(|piece| piece.map(Frame::data).map_err(BoxError::from));
-        let mut outgoing = Request::new(Either::Right(StreamBody::new(frames).boxed_unsync()));
+        self.begun(request, Either::Right(StreamBody::new(frames).boxed_unsync()), limits).await
+    }
+
+    /// Sends a request, and gives the answer as soon as it begins. Nothing but connecting is limited in time.
+    pub async fn download(&self, request: HttpRequest, limits: &HttpLimits) -> Result<HttpStream, HttpError> {
+        let body = Either::Left(Full::new(request.body.clone()));
+        self.begun(request, body, limits).await
+    }
+
+    async fn begun(&self, request: HttpRequest, body: Outgoing, limits: &HttpLimits) -> Result<HttpStream, HttpError> {
+        let mut outgoing = Request::new(body);
         *outgoing.method_mut() = request.method;
         *outgoing.uri_mut() = request.uri;
         *outgoing.headers_mut() = request.headers;

@@ -21,6 +21,7 @@ promises!(
     finds_answers_are_kept,
     finds_counters_are_true,
     finds_dead_letters_are_the_failed,
+    finds_replayed_once,
     finds_uncertain_are_listed,
     finds_waiting_will_be_found,
     finds_the_sum,
@@ -352,8 +353,26 @@ async fn finds_dead_letters_are_the_failed(ledger: TestLedger) {
             add(ok.nobody),
             resolve("resolved_at = 1", ok.failed),
             resolve("resolution = 1", ok.failed),
+            resolve("resolved_at = 1, resolution = 1", ok.failed),
+            resolve(&format!("resolved_at = 1, resolution = 2, replayed_as = {}", ledger.literal(ok.sent)), ok.failed),
             resolve(&format!("resolved_at = 1, resolution = 1, replayed_as = {nobody}"), ok.failed),
         ]
+    })
+    .await;
+}
+
+async fn finds_replayed_once(ledger: TestLedger) {
+    finds(ledger, "replayed_once", |ledger, ok| {
+        let replayed = |ids: &[Uuid], replay, names| {
+            let ids: Vec<_> = ids.iter().map(|id| ledger.literal(*id)).collect();
+            let (at, replay) = (format!("WHERE id IN ({})", ids.join(", ")), ledger.literal(replay));
+            Damage {
+                sql: format!("UPDATE failed SET resolved_at = 1, resolution = 1, replayed_as = {replay} {at}"),
+                mend: format!("UPDATE failed SET resolved_at = NULL, resolution = NULL, replayed_as = NULL {at}"),
+                names,
+            }
+        };
+        vec![replayed(&[ok.failed], ok.resent, ok.failed), replayed(&[ok.failed, ok.ended], ok.sent, ok.sent)]
     })
     .await;
 }
