@@ -124,9 +124,10 @@ pub trait Queue: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// The queue that the settings ask for: RabbitMQ where they name one, else the one within this process. A broker that
-/// is not there yet is no error; [`Queue::condition`] says so. `ingress` takes what others publish to it; without one they are
-/// not listened to, and what they put into lanes goes to quarantine.
+/// The queue that the settings ask for: RabbitMQ where they name one, else the one within this process.
+///
+/// A broker that is not there yet is no error; [`Queue::condition`] says so. `ingress` takes what others publish to it;
+/// without one they are not listened to, and what they put into lanes goes to quarantine.
 ///
 /// # Errors
 /// When the settings cannot be used.

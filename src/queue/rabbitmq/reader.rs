@@ -79,10 +79,10 @@ impl Reader {
             }
             let Err(error) = ended else { continue };
             tracing::warn!(queue = self.reads.queue(), error = %error, "reading was interrupted: trying again");
-            if live.connection.status().connected() {
-                if let Err(error) = self.keeper.ensure(&live.connection).await {
-                    live.give_up(&error);
-                }
+            if live.connection.status().connected()
+                && let Err(error) = self.keeper.ensure(&live.connection).await
+            {
+                live.give_up(&error);
             }
             if timeout(pauses.next().unwrap_or_default(), self.stop.cancelled()).await.is_ok() {
                 return;
