@@ -58,10 +58,12 @@ pub(super) struct Kind {
     pub(super) template: &'static str,
 }
 
+// CROSS: SQLite begins with the table named first, which is the small one.
+
 /// 8 failed: a receipt may have corrected it since.
 pub(super) const DEAD: Kind = Kind {
-    tables: "failed f JOIN work w ON w.id = f.id",
-    condition: "f.resolved_at IS NULL AND w.state = 8",
+    tables: "failed f CROSS JOIN work w",
+    condition: "w.id = f.id AND f.resolved_at IS NULL AND w.state = 8",
     at: "f.failed_at",
     code: "f.code",
     detail: "f.detail",
@@ -69,9 +71,9 @@ pub(super) const DEAD: Kind = Kind {
 };
 
 pub(super) const UNCERTAIN: Kind = Kind {
-    tables: "uncertain f JOIN notifications n ON n.id = f.id
+    tables: "uncertain f CROSS JOIN notifications n
              LEFT JOIN attempts t ON t.notification_id = f.id AND t.n = f.attempt",
-    condition: "1 = 1",
+    condition: "n.id = f.id",
     at: "f.since",
     code: "t.code",
     detail: "t.detail",
