@@ -15,10 +15,11 @@ test: ## run all tests, with PostgreSQL found or started for them
 ci: ## all that must pass before a merge
 	@.ci/run
 
-bench: ## measure the ledger and direct sends, optimised
+bench: ## measure the ledger, direct sends and emails, optimised
 	cargo build --profile bench-fast
 	cargo run --quiet --profile bench-fast -- bench ledger
 	cargo run --quiet --profile bench-fast -- bench direct
+	cargo run --quiet --profile bench-fast -- bench email
 
 audit: ## known vulnerabilities of the dependencies (needs cargo-deny and the network)
 	cargo deny check advisories

@@ -46,7 +46,7 @@ pub use self::figures::ChannelFigures;
 pub use self::latency::{Latency, LatencySpread};
 pub use self::receipts::{Fate, ReceiptFigures};
 use self::record::Record;
-pub use self::record::{KEPT, Taken, TakenEmail, TakenQuery, TakenSms};
+pub use self::record::{KEPT, Taken, TakenAttachment, TakenEmail, TakenQuery, TakenSms};
 pub use self::scenario::{
     EmailScenario, ErrorCode, ErrorShare, FaultShare, GatewayScenario, Phase, PhoneNumberScenario, RateLimits,
     ReceiptScenario, Rule, Scenario, ScenarioError, SmsScenario, TelegramScenario, TemplateScenario,

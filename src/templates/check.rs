@@ -49,7 +49,7 @@ impl Engine {
         }
         let wants_text = |part: &Part<'_>| part.form == Form::EmailHtml;
         problems.extend(parts.iter().filter_map(|part| self.ready(part, wants_text(part)).err()));
-        problems.extend(self.unfit_for_telegram(&parts));
+        problems.extend(self.unfit(&parts));
         if !problems.is_empty() {
             return Err(TemplateProblems(problems));
         }
@@ -58,14 +58,25 @@ impl Engine {
         Ok(Checked { variables, fields, warnings: warnings::of(body) })
     }
 
-    /// What Telegram would refuse of its HTML. Looked at before a template is saved and not when it is sent: what was saved
-    /// once may still go through.
-    pub(super) fn unfit_for_telegram(&self, parts: &[Part<'_>]) -> Vec<TemplateProblem> {
+    /// What Telegram would refuse of its HTML, and what nobody would read in an email's. Looked at before a template is
+    /// saved and not when it is sent: what was saved once may still go through.
+    pub(super) fn unfit(&self, parts: &[Part<'_>]) -> Vec<TemplateProblem> {
+        /// Of one part. Who made so many mistakes made them all at once.
+        const MOST: usize = 100;
         let mut problems = Vec::new();
-        for part in parts.iter().filter(|part| part.form == Form::TelegramHtml && self.ready(part, false).is_ok()) {
+        for part in parts {
+            let unfit = match part.form {
+                Form::TelegramHtml => Html::unfit_for_telegram,
+                Form::EmailHtml => Html::stray_signs,
+                Form::Plain | Form::WhatsApp => continue,
+            };
+            if self.ready(part, false).is_err() {
+                continue;
+            }
             let Ok(html) = Html::parse(part.source) else { continue };
-            problems.extend(html.unfit_for_telegram().into_iter().map(|Objection { offset, message }| {
-                TemplateProblem { place: place(&part.pointer, part.source, offset), message }
+            problems.extend(unfit(&html).into_iter().take(MOST).map(|Objection { offset, message }| TemplateProblem {
+                place: place(&part.pointer, part.source, offset),
+                message,
             }));
         }
         problems

@@ -70,7 +70,7 @@ impl Engine {
     pub fn preview(&self, body: &TemplateBody, data: &Json, reader: Reader<'_>) -> Result<Preview, RenderError> {
         let broken = |problem| RenderError::Broken(TemplateProblems(vec![problem]));
         let compiled = self.compile(body).map_err(broken)?;
-        if let Some(problem) = self.unfit_for_telegram(&parts(body)).into_iter().next() {
+        if let Some(problem) = self.unfit(&parts(body)).into_iter().next() {
             return Err(broken(problem));
         }
         if !data.is_object() {

@@ -242,3 +242,13 @@ fn doctor_says_what_is_well_and_what_to_do() {
     assert_eq!(wrong.code, 1);
     assert!(wrong.out.starts_with("problem  settings: "), "{wrong:?}");
 }
+
+#[test]
+fn bench_email_sends_every_email_and_says_how_fast() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = program(dir.path()).args(["bench", "email", "--messages", "150", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&figures["messages"], &figures["connections"]), (&150.into(), &1.into()));
+    assert!(figures["perSecond"].as_f64().unwrap() > 0.0 && figures["ownCpuUs"].as_f64().unwrap() > 0.0, "{figures}");
+}

@@ -81,7 +81,17 @@ fn everything_is_as_promised() {
     let addresses = addresses(&demo.read_until("simulator  http://"));
     let (text, code) = demo.end(&addresses);
     assert_eq!(code, 0, "{text}");
-    for said in ["uncertain", "FLAGGED", "lost 0", "twice and silent 0", "the books balance", "All was as promised."] {
+    for said in [
+        "UCS-2, 1 part",
+        "│ Subject  Заказ №1042 готов",
+        "│ Attached Заказ 1042",
+        "uncertain",
+        "FLAGGED",
+        "lost 0",
+        "twice and silent 0",
+        "the books balance",
+        "All was as promised.",
+    ] {
         assert!(text.contains(said), "it does not say {said:?}: {text}");
     }
     assert!(!text.contains('\u{1b}'), "colour is for terminals");

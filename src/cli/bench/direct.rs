@@ -5,22 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::future::join_all;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
 
-use super::measure::{Latencies, cpu_of, cpu_of_backends, fdatasync_times, memory_of, millis, table};
+use super::measure::{Latencies, as_float, cpu_of, cpu_of_backends, fdatasync_times, memory_of, millis, table};
+use super::process::Process;
 use crate::channels::HttpClient;
 use crate::channels::http_client::{HttpLimits, HttpRequest};
 use crate::cli::{Ended, Printer};
@@ -181,8 +179,11 @@ async fn round(
                 if n >= args.requests {
                     return Ok::<_, anyhow::Error>(latencies);
                 }
-                let request =
-                    if target.is_simulator { simulator_request(&target.url, n) } else { send_request(&target.url, n) }?;
+                let request = if target.is_simulator() {
+                    simulator_request(&target.url, n)
+                } else {
+                    send_request(&target.url, n)
+                }?;
                 let sent = Instant::now();
                 let status = one(&client, &request).await?;
                 latencies.add(sent.elapsed());
@@ -200,7 +201,7 @@ async fn round(
     let requests = as_float(args.requests);
     let per_send = |place: usize| after[place].saturating_sub(before[place]).as_secs_f64() * 1e6 / requests;
     Ok(Round {
-        target: if target.is_simulator { "simulator".into() } else { "service".into() },
+        target: if target.is_simulator() { "simulator".into() } else { "service".into() },
         in_flight,
         requests: args.requests,
         per_second: requests / took.as_secs_f64(),
@@ -280,46 +281,6 @@ async fn start_server(args: &DirectArgs, dir: &Path, simulator: &str) -> anyhow:
     Process::start("serve", &["--listen", "127.0.0.1:0", "--data-dir", &dir], &settings).await
 }
 
-/// This very program as another process; killed if it is dropped.
-struct Process {
-    child: Child,
-    url: String,
-    is_simulator: bool,
-}
-
-impl Process {
-    async fn start(command: &str, args: &[&str], settings: &BTreeMap<&str, &str>) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("cannot tell where this program is")?;
-        let mut child = Command::new(program)
-            .arg(command)
-            .arg("--json")
-            .args(args)
-            .envs(settings)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("cannot start vestnik {command}"))?;
-        let out = child.stdout.take().context("its output is piped")?;
-        let mut greeting = String::new();
-        BufReader::new(out).read_line(&mut greeting).await?;
-        let greeting: serde_json::Value =
-            serde_json::from_str(&greeting).with_context(|| format!("vestnik {command} did not start"))?;
-        let Some(url) = greeting["url"].as_str() else { bail!("vestnik {command} told no URL") };
-        Ok(Process { child, url: url.to_owned(), is_simulator: command == "simulator" })
-    }
-
-    fn id(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the process ended")
-    }
-
-    async fn stop(mut self) -> anyhow::Result<()> {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.id()?)?).context("a process has an id")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        self.child.wait().await?;
-        Ok(())
-    }
-}
-
 /// A folder of our own, removed at the end.
 struct Scratch(PathBuf);
 
@@ -340,9 +301,4 @@ impl Drop for Scratch {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn mib(bytes: u64) -> f64 {
     (bytes as f64 / 1024.0 / 1024.0 * 10.0).round() / 10.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn as_float(number: u64) -> f64 {
-    number as f64
 }

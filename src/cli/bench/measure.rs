@@ -137,6 +137,11 @@ pub fn fdatasync_times(dir: &Path) -> io::Result<Latencies> {
     times
 }
 
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub fn as_float(number: u64) -> f64 {
+    number as f64
+}
+
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }

@@ -4,8 +4,10 @@
 //! machine can still be compared; rows per second of a busy machine cannot.
 
 pub mod direct;
+pub mod email;
 pub mod ledger;
 pub mod measure;
+mod process;
 
 use super::{Ended, Printer};
 
@@ -21,11 +23,13 @@ enum BenchCommand {
     /// Accept, take, open and record in batches, on SQLite and PostgreSQL.
     Ledger(ledger::LedgerArgs),
     Direct(direct::DirectArgs),
+    Email(email::EmailArgs),
 }
 
 pub async fn run(args: BenchArgs, printer: Printer) -> anyhow::Result<Ended> {
     match args.command {
         BenchCommand::Ledger(args) => ledger::run(args, printer).await,
         BenchCommand::Direct(args) => direct::run(args, printer).await,
+        BenchCommand::Email(args) => email::run(args, printer).await,
     }
 }

@@ -187,7 +187,11 @@ async fn balance(stage: &Stage, rows: &[Value], burst: &Burst) -> anyhow::Result
         .filter(|row| row["status"] == "sent")
         .filter(|row| {
             let mut attempts = row["attempts"].as_array().into_iter().flatten();
-            !attempts.any(|attempt| provider_ids.contains(&field(attempt, "providerMessageId")))
+            // Of an email it is our own id and the server's words, of which the last is the server's id.
+            !attempts.any(|attempt| {
+                let id = field(attempt, "providerMessageId");
+                provider_ids.contains(id.rsplit(' ').next().unwrap_or_default())
+            })
         })
         .count();
     let balance = Balance {

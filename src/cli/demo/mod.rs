@@ -5,6 +5,7 @@
 //! left behind.
 
 mod crash;
+mod mail;
 mod process;
 mod stage;
 mod steps;

@@ -19,6 +19,8 @@ const STOP_TIME: Duration = Duration::from_secs(20);
 pub(super) struct Process {
     child: Child,
     pub(super) url: String,
+    /// The line it said when it listened.
+    pub(super) greeting: Value,
 }
 
 impl Process {
@@ -35,13 +37,13 @@ impl Process {
         let out = child.stdout.take().context("its output is piped")?;
         let mut greeting = String::new();
         let read = tokio::time::timeout(START_TIME, BufReader::new(out).read_line(&mut greeting)).await;
-        let greeting: Option<Value> = match read {
-            Ok(Ok(_)) => serde_json::from_str(&greeting).ok(),
-            Ok(Err(_)) | Err(_) => None,
+        let greeting: Value = match read {
+            Ok(Ok(_)) => serde_json::from_str(&greeting).unwrap_or_default(),
+            Ok(Err(_)) | Err(_) => Value::Null,
         };
-        let url = greeting.as_ref().and_then(|greeting| greeting["url"].as_str());
+        let url = greeting["url"].as_str();
         let url = url.ok_or_else(|| anyhow!("vestnik {name} did not start: {}", last_words(dir, name)))?.to_owned();
-        Ok(Process { child, url })
+        Ok(Process { child, url, greeting })
     }
 
     pub(super) fn id(&self) -> anyhow::Result<u32> {

@@ -12,7 +12,7 @@ use super::crash::Balance;
 use super::process::{Process, Scratch, run};
 use crate::cli::Printer;
 use crate::cli::client::Client;
-use crate::simulator::{telegram, whatsapp};
+use crate::simulator::{telegram, twilio, whatsapp};
 
 /// A person whose number does not exist on WhatsApp.
 pub(super) const UNKNOWN_NUMBER: &str = "+79990000001";
@@ -151,7 +151,7 @@ impl Stage {
         self.printer.text(&format!(
             "\nBoth go on running.\n\
              \x20 docs       {server}/docs\n\
-             \x20 took       {simulator}/_sim/taken\n\
+             \x20 took       {simulator}/_sim/inbox\n\
              \x20 try        curl -s {server}/v1/notifications -H 'Content-Type: application/json' \\\n\
              \x20              -d '{{\"channel\": \"telegram\", \"recipient\": \"42\", \"text\": \"Привет\"}}'\n\
              \x20 or         VESTNIK_URL={server} vestnik notifications list\n\
@@ -177,6 +177,8 @@ pub(super) async fn send(api: &Client, body: &Value, key: Option<&str>) -> anyho
 
 async fn start_server(scratch: &Scratch, simulator: &Process) -> anyhow::Result<Process> {
     let setting = |name: &'static str, value: &str| (name, value.to_owned());
+    let smtp = simulator.greeting["smtp"]["address"].as_str().and_then(|address| address.parse().ok());
+    let smtp: std::net::SocketAddr = smtp.context("the simulator takes mail")?;
     let settings = [
         setting("VESTNIK__LEDGER__DATA_DIR", &scratch.0.join("data").display().to_string()),
         setting("VESTNIK__LOG__LEVEL", "warn"),
@@ -186,6 +188,14 @@ async fn start_server(scratch: &Scratch, simulator: &Process) -> anyhow::Result<
         setting("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", whatsapp::DEFAULT_PHONE_NUMBER_ID),
         setting("VESTNIK__TELEGRAM__MAIN__BASE_URL", &simulator.url),
         setting("VESTNIK__TELEGRAM__MAIN__TOKEN", telegram::DEFAULT_TOKEN),
+        setting("VESTNIK__SMS__MAIN__TWILIO__BASE_URL", &simulator.url),
+        setting("VESTNIK__SMS__MAIN__TWILIO__ACCOUNT_SID", twilio::DEFAULT_ACCOUNT_SID),
+        setting("VESTNIK__SMS__MAIN__TWILIO__AUTH_TOKEN", twilio::DEFAULT_TOKEN),
+        setting("VESTNIK__SMS__MAIN__TWILIO__FROM", twilio::DEFAULT_SENDER),
+        setting("VESTNIK__EMAIL__MAIN__HOST", &smtp.ip().to_string()),
+        setting("VESTNIK__EMAIL__MAIN__PORT", &smtp.port().to_string()),
+        setting("VESTNIK__EMAIL__MAIN__TLS", "none"),
+        setting("VESTNIK__EMAIL__MAIN__FROM", "Север <news@example.com>"),
     ];
     Process::start(&scratch.0, &["serve", "--listen", "127.0.0.1:0"], &settings).await
 }

@@ -142,6 +142,10 @@ fn text(taken: &Taken) -> String {
     for line in shown.trim_end().lines() {
         text.push_str(&format!("    {}\n", printable(line)));
     }
+    for file in taken.email.iter().flat_map(|email| &email.attachments) {
+        let (name, kind) = (printable(&file.name), printable(&file.content_type));
+        text.push_str(&format!("    attached: {name}, {kind}, {} bytes\n", file.size_bytes));
+    }
     text
 }
 
@@ -154,9 +158,12 @@ mod tests {
         let taken = serde_json::json!({
             "n": 7, "channel": "email", "account": "sim", "recipient": "a@b.c", "text": "one\ntwo\u{1b}[2J\n",
             "subject": "Hello", "ourId": null, "providerMessageId": "F", "at": "2026-01-01T00:00:00Z",
-            "email": { "from": "x@y.z", "client": "c", "tls": false, "sizeBytes": 3, "headers": [], "attachments": 0 },
+            "email": { "from": "x@y.z", "client": "c", "tls": false, "sizeBytes": 3, "headers": [],
+                "attachments": [{ "name": "Bill.pdf", "contentType": "application/pdf", "sizeBytes": 4 }] },
         });
         let taken: Taken = serde_json::from_value(taken).expect("an entry");
-        assert_eq!(text(&taken), "7  2026-01-01 00:00:00Z  email     x@y.z → a@b.c\n    Hello\n    one\n    two [2J\n");
+        let expected = "7  2026-01-01 00:00:00Z  email     x@y.z → a@b.c\n    Hello\n    one\n    two [2J\n    \
+                        attached: Bill.pdf, application/pdf, 4 bytes\n";
+        assert_eq!(text(&taken), expected);
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::entry::Entry;
 pub(super) use self::taken::Message;
-pub use self::taken::{Taken, TakenEmail, TakenQuery, TakenSms};
+pub use self::taken::{Taken, TakenAttachment, TakenEmail, TakenQuery, TakenSms};
 use super::receipts::Fate;
 use crate::domain::Channel;
 

@@ -74,9 +74,23 @@ pub struct TakenEmail {
     pub client: String,
     pub tls: bool,
     pub size_bytes: usize,
+    /// Who its `From` says it is from, decoded: `Name <address>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// In their order, unfolded, otherwise as they came.
     pub headers: Vec<(String, String)>,
-    pub attachments: usize,
+    pub attachments: Vec<TakenAttachment>,
+}
+
+/// A file that came with an email.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TakenAttachment {
+    /// Decoded; empty where none is given.
+    pub name: String,
+    pub content_type: String,
+    /// Decoded.
+    pub size_bytes: usize,
 }
 
 /// A message about to be recorded.

@@ -171,8 +171,9 @@ impl Transaction {
             client: how.client.to_owned(),
             tls: how.is_tls,
             size_bytes: how.size_bytes,
+            author: mail.author.clone(),
             headers: mail.headers.clone(),
-            attachments: mail.attachments,
+            attachments: mail.attachments.clone(),
         };
         let mut message = Message {
             account: how.user.to_owned(),

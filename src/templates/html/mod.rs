@@ -49,6 +49,21 @@ impl<'a> Html<'a> {
         Ok(Html { source, flat, items })
     }
 
+    /// Each `<` that begins no tag. Mail programs guess what was meant: some show it, some hide all that follows.
+    pub(super) fn stray_signs(&self) -> Vec<Objection> {
+        let text = self.flat.text.as_str();
+        let starts = self.items.iter().filter_map(|item| match item {
+            Item::Text(range) if text[range.clone()] == *"<" => Some(range.start),
+            Item::Comment(start) if text[*start..].starts_with("</") => Some(*start),
+            Item::Text(_) | Item::Comment(_) | Item::Start(_) | Item::End { .. } | Item::Raw(_) => None,
+        });
+        let objection = |start| Objection {
+            offset: self.flat.source_offset(start),
+            message: "this `<` begins no tag: write `&lt;`".to_owned(),
+        };
+        starts.map(objection).collect()
+    }
+
     /// Ready to render for Telegram.
     pub(super) fn marked(&self) -> Prepared {
         self.rewritten(|_| None)

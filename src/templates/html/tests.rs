@@ -178,3 +178,18 @@ fn a_text_is_made_of_the_html() {
     let at = text.find("{{ row.price").expect("is there");
     assert_eq!(map.original(at), source.find("{{ row.price").expect("is there"));
 }
+
+#[test]
+fn a_sign_that_begins_no_tag_has_its_place() {
+    let strays = |source: &str| {
+        let found = Html::parse(source).expect(source).stray_signs();
+        found.into_iter().map(|objection| objection.offset).collect::<Vec<_>>()
+    };
+    for source in [
+        "<!DOCTYPE html><p>a &lt; b > c</p><br/><!-- < -->",
+        "<style>a < b {}</style><title>1 < 2</title>{% if a < b %}x{% endif %}{{ '<' }}",
+    ] {
+        assert!(strays(source).is_empty(), "{source}: {:?}", strays(source));
+    }
+    assert_eq!(strays("{{ x }} я < b<p>1<2</p> </3> <<b>x</b>"), [11, 18, 25, 30]);
+}

@@ -201,6 +201,11 @@ fn hostile_pages_end() {
                 Ok(_) | Err(RenderError::Broken(_) | RenderError::Empty { .. } | RenderError::TooBig { .. })
             );
             assert!(expected, "{shown}: {made:?}");
+            let started = std::time::Instant::now();
+            let mistakes =
+                engine().check(&email("s", Some(&page), None)).map_or_else(|problems| problems.0.len(), |_| 0);
+            assert!(mistakes <= 100, "{shown}: {mistakes} mistakes");
+            assert!(started.elapsed().as_secs() < 5, "{shown} took {:?}", started.elapsed());
         }
     });
 }

@@ -32,6 +32,7 @@ impl<'a> Entry<'a> {
                 let recipient = self.json["recipient"].as_str().unwrap_or_default();
                 (Channel::Sms, recipient.trim_start_matches('+').to_owned())
             }
+            Some("email") => (Channel::Email, self.id.to_owned()),
             _ => (Channel::WhatsApp, self.id.to_owned()),
         }
     }
@@ -58,6 +59,8 @@ pub(super) fn disagreements(ledger: &[Value], taken: &[Taken], answers: &[Value]
     for message in taken {
         let by = match (message.channel, &message.our_id) {
             (Channel::WhatsApp, Some(id)) => id.clone(),
+            // A Message-ID: ours, and our domain.
+            (Channel::Email, Some(id)) => id.split('@').next().unwrap_or_default().to_owned(),
             _ => message.recipient.clone(),
         };
         taken_by.entry((message.channel, by)).or_default().push(message);
@@ -112,7 +115,8 @@ fn compare(entries: &[Entry<'_>], taken: &[&Taken], wrong: &mut Vec<String>) {
             wrong.push(format!("SILENT DUPLICATE: may have arrived twice, not both flagged: {}", entry.json));
         }
         for attempt in entry.accepted() {
-            let id = attempt["providerMessageId"].as_str().unwrap_or_default();
+            // Of an email it is its Message-ID and the server's words, the last of which is the server's id.
+            let id = attempt["providerMessageId"].as_str().unwrap_or_default().rsplit(' ').next().unwrap_or_default();
             if taken.iter().filter(|message| message.provider_message_id == id).count() != 1 {
                 wrong.push(format!("LOST: sent by the ledger, not taken as {id}: {}", entry.json));
             }
@@ -199,6 +203,25 @@ mod tests {
         assert_eq!(first_word(&[unflagged], &[message("a", 1)], &[]), "SILENT DUPLICATE");
         let failed = entry("failed", &[attempt("permanent", false)]);
         assert_eq!(first_word(&[failed], &[message("a", 1)], &[]), "SILENT DUPLICATE", "refused, and taken");
+    }
+
+    #[test]
+    fn an_email_is_known_by_our_id_and_the_servers() {
+        let mut attempt = attempt("accepted", false);
+        attempt["providerMessageId"] = json!("<a@example.com> 2.0.0 Ok: queued as F");
+        let sent =
+            json!({ "id": "a", "channel": "email", "recipient": "b@c.d", "status": "sent", "attempts": [attempt] });
+        let sent = std::slice::from_ref(&sent);
+        let mail = Taken {
+            channel: Channel::Email,
+            our_id: Some("a@example.com".into()),
+            provider_message_id: "F".into(),
+            ..message("a", 1)
+        };
+        assert_eq!(first_word(sent, std::slice::from_ref(&mail), sent), "");
+        let again = Taken { provider_message_id: "G".into(), ..mail.clone() };
+        assert_eq!(first_word(sent, &[mail, again.clone()], &[]), "SILENT DUPLICATE");
+        assert_eq!(first_word(sent, &[again], &[]), "LOST");
     }
 
     #[test]

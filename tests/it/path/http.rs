@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+use vestnik::domain::Channel;
 
 use super::on_both_ledgers;
 use super::server::{Client, read_to_end, telegram, whatsapp, with};
@@ -101,7 +102,8 @@ async fn a_wrong_field_is_named_by_its_place(world: World) {
     assert_nothing_happened(&world, &server).await;
 }
 
-async fn what_cannot_be_sent_is_refused_before_anything_is_written(world: World) {
+async fn what_cannot_be_sent_is_refused_before_anything_is_written(mut world: World) {
+    world.channels = &[Channel::WhatsApp, Channel::Telegram];
     let server = world.server(&[]).await;
     let to = || whatsapp("+79991234567");
     let neither = json!({ "channel": "whatsapp", "recipient": "+79991234567" });

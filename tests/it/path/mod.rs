@@ -1,6 +1,7 @@
 //! The service as its users meet it: the real program, started, asked over HTTP, killed and started again, with the
 //! providers' stand-in at its other end. Every test has a ledger and a stand-in of its own and ends with the books.
 
+mod accounts;
 mod auto;
 mod away;
 mod books;

@@ -315,6 +315,14 @@ pub(super) fn telegram(chat: &str) -> Value {
     json!({ "channel": "telegram", "recipient": chat, "text": "Your order is ready" })
 }
 
+pub(super) fn sms(phone: &str) -> Value {
+    json!({ "channel": "sms", "recipient": phone, "text": "Your order is ready" })
+}
+
+pub(super) fn email(address: &str) -> Value {
+    json!({ "channel": "email", "recipient": address, "text": "Your order is ready" })
+}
+
 /// A send with some fields more.
 pub(super) fn with(mut body: Value, fields: Value) -> Value {
     let Value::Object(fields) = fields else { panic!("fields are an object") };

@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 use vestnik::domain::Channel;
-use vestnik::simulator::twilio;
 
 use super::on_both_ledgers;
-use super::server::{Server, with};
+use super::server::with;
 use super::world::World;
 
 on_both_ledgers!(an_sms_is_taken_once, who_replied_stop_is_suppressed_from_then_on, parts_spend_the_accounts_rate);
@@ -16,19 +15,8 @@ fn sms(text: &str) -> Value {
     json!({ "channel": "sms", "recipient": PHONE, "text": text })
 }
 
-async fn server(world: &World, limits: &[(&str, &str)]) -> Server {
-    let url = world.simulator.url();
-    let account = [
-        ("VESTNIK__SMS__MAIN__TWILIO__BASE_URL", url.as_str()),
-        ("VESTNIK__SMS__MAIN__TWILIO__ACCOUNT_SID", twilio::DEFAULT_ACCOUNT_SID),
-        ("VESTNIK__SMS__MAIN__TWILIO__AUTH_TOKEN", twilio::DEFAULT_TOKEN),
-        ("VESTNIK__SMS__MAIN__TWILIO__FROM", twilio::DEFAULT_SENDER),
-    ];
-    world.server(&[&account, limits].concat()).await
-}
-
 async fn an_sms_is_taken_once(world: World) {
-    let server = server(&world, &[("VESTNIK__HTTP__PUBLIC_URL", "https://notify.example.com")]).await;
+    let server = world.server(&[("VESTNIK__HTTP__PUBLIC_URL", "https://notify.example.com")]).await;
     let answer = server.send(&sms("Заказ готов")).await.ok();
     assert_eq!((&answer["status"], &answer["recipient"]), (&json!("sent"), &json!(PHONE)));
     let taken = world.simulator.taken().pop().unwrap();
@@ -40,7 +28,7 @@ async fn an_sms_is_taken_once(world: World) {
 
 async fn who_replied_stop_is_suppressed_from_then_on(world: World) {
     world.scenario(json!({ "sms": { "recipients": { PHONE: { "error": 21610 } } } }));
-    let server = server(&world, &[("VESTNIK__SMS__MAIN__LIMITS__PER_SECOND", "100")]).await;
+    let server = world.server(&[("VESTNIK__SMS__MAIN__LIMITS__PER_SECOND", "100")]).await;
     let first = server.send(&sms("x")).await.ok();
     assert_eq!((&first["status"], &first["error"]["class"]), (&json!("failed"), &json!("opted_out")));
     assert_eq!(first["error"]["code"], "21610");
@@ -59,7 +47,7 @@ async fn parts_spend_the_accounts_rate(world: World) {
         ("VESTNIK__SMS__MAIN__LIMITS__BURST", "3"),
         ("VESTNIK__SMS__MAIN__LIMITS__DIRECT_SHARE", "0"),
     ];
-    let server = server(&world, &limits).await;
+    let server = world.server(&limits).await;
     let three_parts = server.send(&sms(&"я".repeat(135))).await.ok();
     assert_eq!(three_parts["status"], "sent");
     assert_eq!(world.simulator.taken()[0].sms.as_ref().unwrap().segments, 3);

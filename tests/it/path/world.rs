@@ -5,7 +5,8 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vestnik::simulator::{Scenario, Simulator, SimulatorOptions};
+use vestnik::domain::Channel;
+use vestnik::simulator::{Scenario, Simulator, SimulatorOptions, SmtpOptions, smtp, telegram, twilio, whatsapp};
 
 use super::books;
 use super::server::{Client, Server};
@@ -15,6 +16,8 @@ pub(super) struct World {
     pub(super) simulator: Simulator,
     pub(super) database: Option<TestDatabase>,
     pub(super) dir: TempDir,
+    /// Those that have an account; all of them unless a test says otherwise.
+    pub(super) channels: &'static [Channel],
 }
 
 /// A lost process is settled within seconds, and yet a busy machine takes no living one for lost.
@@ -35,9 +38,15 @@ impl World {
     }
 
     async fn new(database: Option<TestDatabase>) -> Self {
-        let options = SimulatorOptions::default();
+        let dir = tempfile::tempdir().unwrap();
+        let smtp = SmtpOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls_listen: None,
+            ca_file: Some(dir.path().join("smtp-ca.pem")),
+        };
+        let options = SimulatorOptions { smtp: Some(smtp), ..SimulatorOptions::default() };
         let simulator = Simulator::start(options).await.unwrap();
-        World { simulator, database, dir: tempfile::tempdir().unwrap() }
+        World { simulator, database, dir, channels: &Channel::ALL }
     }
 
     /// How the providers behave from now on; JSON, as in docs/simulator.md.
@@ -53,27 +62,49 @@ impl World {
     /// The program with the settings of this world, not yet started.
     pub(super) fn command(&self, settings: &[(&str, &str)]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_vestnik"));
-        let simulator = self.simulator.url();
         command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null()).kill_on_drop(true);
         command.env("VESTNIK__LEDGER__DATA_DIR", self.data_dir());
         if let Some(database) = &self.database {
             command.env("DATABASE_URL", database.url());
         }
-        for (name, value) in [
-            ("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", vestnik::simulator::whatsapp::DEFAULT_PHONE_NUMBER_ID),
-            ("VESTNIK__WHATSAPP__MAIN__TOKEN", vestnik::simulator::whatsapp::DEFAULT_TOKEN),
-            ("VESTNIK__WHATSAPP__MAIN__BASE_URL", &simulator),
-            ("VESTNIK__WHATSAPP__MAIN__LIMITS__PER_SECOND", "10000"),
-            ("VESTNIK__WHATSAPP__MAIN__LIMITS__BURST", "10000"),
-            ("VESTNIK__TELEGRAM__MAIN__TOKEN", vestnik::simulator::telegram::DEFAULT_TOKEN),
-            ("VESTNIK__TELEGRAM__MAIN__BASE_URL", &simulator),
-            ("VESTNIK__TELEGRAM__MAIN__LIMITS__PER_SECOND", "10000"),
-            ("VESTNIK__TELEGRAM__MAIN__LIMITS__BURST", "10000"),
-        ] {
-            command.env(name, value);
+        for channel in self.channels {
+            command.envs(self.account(*channel));
+            let prefix = format!("VESTNIK__{}__MAIN__LIMITS__", channel.as_str().to_uppercase());
+            command.envs(["PER_SECOND", "BURST"].map(|limit| (format!("{prefix}{limit}"), "10000")));
         }
         command.envs(settings.iter().copied());
         command
+    }
+
+    /// The settings of an account of the simulator's.
+    fn account(&self, channel: Channel) -> Vec<(&'static str, String)> {
+        let text = str::to_owned;
+        match channel {
+            Channel::WhatsApp => vec![
+                ("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", text(whatsapp::DEFAULT_PHONE_NUMBER_ID)),
+                ("VESTNIK__WHATSAPP__MAIN__TOKEN", text(whatsapp::DEFAULT_TOKEN)),
+                ("VESTNIK__WHATSAPP__MAIN__BASE_URL", self.simulator.url()),
+            ],
+            Channel::Telegram => vec![
+                ("VESTNIK__TELEGRAM__MAIN__TOKEN", text(telegram::DEFAULT_TOKEN)),
+                ("VESTNIK__TELEGRAM__MAIN__BASE_URL", self.simulator.url()),
+            ],
+            Channel::Sms => vec![
+                ("VESTNIK__SMS__MAIN__TWILIO__BASE_URL", self.simulator.url()),
+                ("VESTNIK__SMS__MAIN__TWILIO__ACCOUNT_SID", text(twilio::DEFAULT_ACCOUNT_SID)),
+                ("VESTNIK__SMS__MAIN__TWILIO__AUTH_TOKEN", text(twilio::DEFAULT_TOKEN)),
+                ("VESTNIK__SMS__MAIN__TWILIO__FROM", text(twilio::DEFAULT_SENDER)),
+            ],
+            // Encrypted by STARTTLS, which is the default.
+            Channel::Email => vec![
+                ("VESTNIK__EMAIL__MAIN__HOST", text("localhost")),
+                ("VESTNIK__EMAIL__MAIN__PORT", self.simulator.smtp_addr().unwrap().port().to_string()),
+                ("VESTNIK__EMAIL__MAIN__CA_FILE", self.dir.path().join("smtp-ca.pem").display().to_string()),
+                ("VESTNIK__EMAIL__MAIN__USERNAME", text(smtp::DEFAULT_USER)),
+                ("VESTNIK__EMAIL__MAIN__PASSWORD", text(smtp::DEFAULT_PASSWORD)),
+                ("VESTNIK__EMAIL__MAIN__FROM", text("Север <news@example.com>")),
+            ],
+        }
     }
 
     /// Runs the program to its end.
