@@ -15,6 +15,7 @@ use crate::delivery::{Delivery, DeliveryOptions, Parts};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
 use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
+use crate::queue::Embedded;
 use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
@@ -72,6 +73,7 @@ impl App {
             engine,
             records: Arc::clone(&records),
             providers: providers(settings)?,
+            queue: Arc::new(Embedded::new()),
             clock: Arc::clone(&clock),
             options: delivery_options(settings),
             process_name: format!("{addr} (pid {})", std::process::id()),
@@ -160,6 +162,7 @@ fn delivery_options(settings: &Settings) -> DeliveryOptions {
         direct_deadline: Duration::from_millis(delivery.direct_deadline_ms),
         auto_threshold: delivery.auto_threshold,
         direct_concurrency: delivery.direct_concurrency,
+        concurrency: delivery.concurrency,
         send_deadline: Duration::from_millis(delivery.send_deadline_ms),
         resend_grace: Duration::from_millis(delivery.resend_grace_ms),
         lease: Duration::from_millis(delivery.lease_ms),

@@ -80,6 +80,7 @@ impl Settings {
             ("http.body_limit_bytes", self.http.body_limit_bytes),
             ("ledger.pool_size", self.ledger.pool_size),
             ("delivery.direct_concurrency", self.delivery.direct_concurrency),
+            ("delivery.concurrency", self.delivery.concurrency),
             ("templates.output_bytes", self.templates.output_bytes),
             ("templates.source_bytes", self.templates.source_bytes),
         ];

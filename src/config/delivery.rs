@@ -11,6 +11,8 @@ pub struct DeliverySettings {
     pub auto_threshold: usize,
     /// Direct sends at the same time.
     pub direct_concurrency: usize,
+    /// Queued sends of one account at the same time, in each process.
+    pub concurrency: usize,
     /// A worker process that was silent for this long counts as gone.
     pub lease_ms: u64,
     /// Giving up on one send, which is then uncertain.

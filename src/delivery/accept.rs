@@ -208,7 +208,7 @@ impl Delivery {
         Prepared { account, new, message: None }
     }
 
-    fn new_notification(
+    pub(super) fn new_notification(
         &self,
         request: SendRequest,
         account: &SendingAccount,

@@ -17,7 +17,9 @@ use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{Attempt, Epoch, Generation, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry};
+use crate::domain::{
+    Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry,
+};
 use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
 use crate::records::SourceError;
 use crate::store::{
@@ -147,7 +149,10 @@ impl Delivery {
     }
 
     /// The results of the call that used this key before.
-    async fn repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Vec<DirectResult>>, DirectError> {
+    pub(super) async fn repeated(
+        &self,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Vec<DirectResult>>, DirectError> {
         let Some(key) = key else { return Ok(None) };
         let stored = self.store.stored_key(key.scope.clone(), key.key.clone(), self.clock.now()).await?;
         match stored {
@@ -161,9 +166,10 @@ impl Delivery {
             return Err(DirectError::KeyReused);
         }
         let found = self.store.notifications(stored.ids).await?;
-        // Waiting for a resend is an answer; being sent for the first time is not one yet.
-        let is_running =
-            |n: &FoundNotification| n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0);
+        // Waiting in the queue or for a resend is an answer; being sent for the first time is not one yet.
+        let is_running = |n: &FoundNotification| {
+            n.mode == Mode::Sync && (n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0))
+        };
         if found.iter().any(is_running) {
             return Err(DirectError::KeyRunning);
         }
@@ -230,7 +236,7 @@ impl Delivery {
     }
 
     /// Everything of a call in one durable commit; the earlier results if its key was used meanwhile.
-    async fn accept_all(
+    pub(super) async fn accept_all(
         self: &Arc<Self>,
         prepared: &[Prepared],
         epoch: Epoch,
@@ -243,7 +249,7 @@ impl Delivery {
             expires_at: later(self.clock.now(), self.options.key_lifetime),
         });
         let notifications = prepared.iter().map(|one| one.new.clone()).collect();
-        let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent };
+        let accept = Accept { epoch, notifications, key: new_key, urgency: Urgency::Urgent, unseen: false };
         let accepted = self.store.accept(accept).await.inspect_err(|error| {
             if matches!(error, StoreError::Unavailable { .. }) {
                 self.disown(prepared, epoch);
@@ -315,7 +321,7 @@ impl Delivery {
         let (mut open, mut sent_until_now) = (open, 0_u32);
         loop {
             let outcome = self.hand_off(&account, epoch, &message, deadline).await;
-            let next = self.next(&new, &open, &outcome, Lane::Direct);
+            let next = self.next(&new, &open, &outcome, Lane::Direct, false);
             let mut close = self.close(&new, &open, &outcome, Some(&message.content), next);
             if let Some(wait) = self.wait_before_retry(&new, &outcome, sent_until_now, deadline) {
                 // The record and the next open are one commit, so the attempt stays open while it waits.
@@ -389,7 +395,7 @@ impl Delivery {
         Ok(Some(open))
     }
 
-    async fn left_waiting(&self, id: NotificationId) -> Result<DirectResult, DirectError> {
+    pub(super) async fn left_waiting(&self, id: NotificationId) -> Result<DirectResult, DirectError> {
         let mut found = self.store.notifications(vec![id]).await?;
         let notification = found.pop().ok_or_else(|| internal("an accepted notification is not in the ledger"))?;
         Ok(DirectResult { notification, retry_after: None })
@@ -490,8 +496,8 @@ fn attempt(close: &Close, epoch: Epoch) -> Attempt {
 
 /// Takes a held notification in hand for its first attempt.
 fn claim_of(new: &NewNotification, epoch: Epoch) -> Open {
-    let claim = Claim { id: new.id, generation: Generation::default() };
-    Open { epoch, claims: vec![claim], drained: vec![ChunkId(new.id.0)], urgency: Urgency::Urgent }
+    let claim = Claim { id: new.id, generation: Generation::default(), chunk: ChunkId(new.id.0) };
+    Open { epoch, claims: vec![claim], urgency: Urgency::Urgent }
 }
 
 fn internal(what: &'static str) -> DirectError {

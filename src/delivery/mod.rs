@@ -1,12 +1,14 @@
 //! The path of one notification, a file per step.
 //!
 //! 1. [`accept`]: check what was asked, choose the account, render.
+//!    For the queue, [`enqueue`]: one, or a batch.
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
 //!    answer.
-//! 3. [`work`]: what the ledger holds for later and is due now, taken and sent the same way.
-//! 4. [`context`] and [`render`]: records, data and template become text.
-//! 5. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
-//! 6. [`record`]: what an outcome means, and its durable record.
+//! 3. [`relay`]: what the ledger holds and is due now is handed to the queue, a window of it at a time.
+//! 4. [`work`]: what was handed over is made ready and opened, a crowd at a time, within the account's budget.
+//! 5. [`ready`], [`context`] and [`render`]: records, data and template become text.
+//! 6. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
+//! 7. [`record`]: what an outcome means, and its durable record.
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
@@ -15,8 +17,12 @@
 pub mod accept;
 pub mod context;
 pub mod direct;
+pub mod enqueue;
+mod hand;
 pub mod lease;
+pub mod ready;
 pub mod record;
+pub mod relay;
 pub mod render;
 pub mod replay;
 pub mod send;
@@ -28,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,15 +42,18 @@ use tokio_util::task::TaskTracker;
 pub use accept::{IdempotencyKey, Refusal, SendRequest};
 pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
+pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
 pub use lease::Lease;
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
+use self::hand::{Hand, Held};
 use self::render::Renderer;
 use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
 use crate::config::limits::LimitSettings;
 use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
-use crate::limits::{Budget, ScopeRule};
+use crate::limits::{Budget, Circuit, ScopeRule};
+use crate::queue::Queue;
 use crate::records::{Context, Sources};
 use crate::store::{Store, StoreError};
 use crate::templates::Engine;
@@ -57,6 +67,8 @@ pub struct DeliveryOptions {
     pub auto_threshold: usize,
     /// Direct sends in the works at once; more wait their turn within their deadline.
     pub direct_concurrency: usize,
+    /// Queued sends of one account in the works at once in this process.
+    pub concurrency: usize,
     /// No hand-off of queued work takes longer.
     pub send_deadline: Duration,
     /// How long an at-least-once resend waits for a receipt.
@@ -74,11 +86,21 @@ pub struct SendingAccount {
     pub id: AccountId,
     pub provider: Arc<dyn Provider>,
     pub budget: Budget,
+    /// Whether it can send at all.
+    pub circuit: Circuit,
+    hand: Hand,
+    /// Queued sends that may be in the works.
+    places: Arc<Semaphore>,
 }
 
 impl SendingAccount {
     pub fn name(&self) -> &AccountRef {
         self.provider.account()
+    }
+
+    /// Tasks that workers of this process have taken and not begun.
+    pub fn in_hand(&self) -> usize {
+        self.hand.len()
     }
 }
 
@@ -97,7 +119,10 @@ pub struct Delivery {
     clock: Arc<dyn Clock>,
     ids: IdSource,
     options: DeliveryOptions,
-    direct_permits: tokio::sync::Semaphore,
+    direct_permits: Semaphore,
+    queue: Arc<dyn Queue>,
+    /// Batches of which nothing may begin.
+    held: Held,
     /// Outcomes that are known here and not yet in the ledger.
     unrecorded: AtomicUsize,
     /// Something became due in this process.
@@ -114,6 +139,7 @@ pub struct Parts {
     pub engine: Arc<Engine>,
     pub records: Arc<Sources>,
     pub providers: Vec<(Arc<dyn Provider>, LimitSettings)>,
+    pub queue: Arc<dyn Queue>,
     pub clock: Arc<dyn Clock>,
     pub options: DeliveryOptions,
     /// For people: how the ledger lists this process.
@@ -126,7 +152,7 @@ pub struct Parts {
 impl Delivery {
     /// Takes an epoch, settles what lost processes left, and begins to work on what is due.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, engine, records, providers, clock, options, process_name, tracker, stopping } = parts;
+        let Parts { store, engine, records, providers, queue, clock, options, process_name, tracker, stopping } = parts;
         let lease = Lease::begin(Arc::clone(&store), process_name, &options).await?;
         let refs = providers.iter().map(|(provider, _)| provider.account().clone()).collect();
         let numbered = store.accounts(refs).await?;
@@ -137,9 +163,17 @@ impl Delivery {
             let name = provider.account().clone();
             let Some(id) = ids_by_name.get(&name) else { continue };
             let budget = Budget::new(limits, ScopeRule::of(name.channel), now);
-            sending.insert(name, Arc::new(SendingAccount { id: *id, provider: Arc::clone(provider), budget }));
+            let account = SendingAccount {
+                id: *id,
+                provider: Arc::clone(provider),
+                budget,
+                circuit: Circuit::default(),
+                hand: Hand::default(),
+                places: Arc::new(Semaphore::new(options.concurrency.max(1))),
+            };
+            sending.insert(name, Arc::new(account));
         }
-        let direct_permits = tokio::sync::Semaphore::new(options.direct_concurrency);
+        let direct_permits = Semaphore::new(options.direct_concurrency);
         let delivery = Arc::new(Delivery {
             renderer: Renderer::new(Arc::clone(&store), engine),
             context: Context::new(Arc::<Sources>::clone(&records)),
@@ -154,6 +188,8 @@ impl Delivery {
             clock,
             options,
             direct_permits,
+            queue,
+            held: Held::default(),
             unrecorded: AtomicUsize::new(0),
             wake: tokio::sync::Notify::new(),
             sends: TaskTracker::new(),
@@ -163,6 +199,7 @@ impl Delivery {
         delivery.recover().await?;
         delivery.count_last_day().await?;
         lease::keep(&delivery);
+        relay::start(&delivery);
         work::start(&delivery);
         Ok(delivery)
     }

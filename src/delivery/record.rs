@@ -16,8 +16,8 @@ use crate::store::{
 
 /// WhatsApp's code for "stopped marketing messages": other messages still go (Meta's error codes).
 const STOPPED_MARKETING: &str = "131050";
-/// A refused account is asked again after this long: whoever mends it should not have to wait much.
-const CHANNEL_DOWN_WAIT: Duration = Duration::from_secs(60);
+/// What an account could not send is due again after this long, and waits for the account's return.
+const CHANNEL_DOWN_WAIT: Duration = Duration::from_secs(1);
 
 /// The attempt that an outcome ends.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,16 @@ pub(super) struct OpenAttempt {
 }
 
 impl Delivery {
-    /// What follows an outcome. In the direct lane somebody waits for the answer, and nothing is tried later.
-    pub(super) fn next(&self, new: &NewNotification, open: &OpenAttempt, outcome: &Outcome, lane: Lane) -> Next {
+    /// What follows an outcome. In the direct lane somebody waits for the answer, and nothing is tried later. `is_down`:
+    /// the account cannot send, which is no fault of this message.
+    pub(super) fn next(
+        &self,
+        new: &NewNotification,
+        open: &OpenAttempt,
+        outcome: &Outcome,
+        lane: Lane,
+        is_down: bool,
+    ) -> Next {
         let now = self.clock.now();
         match (outcome, lane) {
             (Outcome::Accepted { .. }, _) => Next::Sent,
@@ -41,6 +49,7 @@ impl Delivery {
             (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, Lane::Direct) => {
                 Next::Failed
             }
+            (Outcome::Transient { handed_off: false, .. }, Lane::Queued) if is_down => self.held_up(now),
             (Outcome::Transient { .. }, Lane::Queued) => {
                 let retries = u32::try_from(open.retry_count).unwrap_or(0);
                 let allowed = u32::try_from(new.max_retries).unwrap_or(0);
@@ -53,12 +62,13 @@ impl Delivery {
             (Outcome::Throttled { after, .. }, Lane::Queued) => {
                 Next::Again { due_at: later(now, *after), hold: HoldReason::RateLimit, counts: Counts::Nothing }
             }
-            (Outcome::ChannelDown { .. }, Lane::Queued) => Next::Again {
-                due_at: later(now, CHANNEL_DOWN_WAIT),
-                hold: HoldReason::ChannelDown,
-                counts: Counts::Nothing,
-            },
+            (Outcome::ChannelDown { .. }, Lane::Queued) => self.held_up(now),
         }
+    }
+
+    /// Waits until the account sends again.
+    fn held_up(&self, now: Timestamp) -> Next {
+        Next::Again { due_at: later(now, CHANNEL_DOWN_WAIT), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
     }
 
     /// The record of one attempt.

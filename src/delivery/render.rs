@@ -29,6 +29,8 @@ pub struct Renderer {
 #[derive(Default)]
 struct Kept {
     templates: HashMap<TemplateId, (Instant, SavedTemplate)>,
+    /// Versions never change.
+    versions: HashMap<(TemplateId, TemplateVersion), Arc<Template>>,
     /// Grows with every [`Renderer::forget`]: what was read before it is not kept after it.
     forgotten: u64,
 }
@@ -73,8 +75,19 @@ impl Renderer {
         &self,
         id: &TemplateId,
         version: TemplateVersion,
-    ) -> Result<Option<Template>, StoreError> {
-        Ok(self.store.template(id.clone(), Some(version)).await?.map(|saved| saved.template))
+    ) -> Result<Option<Arc<Template>>, StoreError> {
+        let name = (id.clone(), version);
+        if let Some(template) = self.kept().versions.get(&name) {
+            return Ok(Some(Arc::clone(template)));
+        }
+        let Some(saved) = self.store.template(id.clone(), Some(version)).await? else { return Ok(None) };
+        let template = Arc::new(saved.template);
+        let mut kept = self.kept();
+        if kept.versions.len() >= KEPT {
+            kept.versions.clear();
+        }
+        kept.versions.insert(name, Arc::clone(&template));
+        Ok(Some(template))
     }
 
     pub(super) fn render(

@@ -5,6 +5,7 @@
 //! writes nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -76,7 +77,7 @@ struct Run<'a> {
     /// The template that the request names.
     template: Option<Template>,
     /// Templates as dead letters were to be rendered with.
-    known: HashMap<(TemplateId, TemplateVersion), Option<Template>>,
+    known: HashMap<(TemplateId, TemplateVersion), Option<Arc<Template>>>,
     /// How many are on their way again.
     count: u64,
 }
@@ -219,7 +220,7 @@ impl Delivery {
         let template = match (&run.template, &found.template) {
             (Some(template), _) => Some(template),
             (None, Some(given)) => match run.known.get(given) {
-                Some(Some(template)) => Some(template),
+                Some(Some(template)) => Some(&**template),
                 Some(None) | None => {
                     let detail = format!("version {} of template `{}` is gone", given.1.0, given.0);
                     return Ok(Err(("unknown_template", detail)));

@@ -38,7 +38,10 @@ impl Delivery {
             ),
         });
         match &outcome {
-            Outcome::Accepted { .. } => account.budget.succeeded(recipient, Instant::now()),
+            Outcome::Accepted { .. } => {
+                account.budget.succeeded(recipient, Instant::now());
+                self.account_works(account);
+            }
             Outcome::Throttled { scope, after, .. } => {
                 let pause = account.budget.throttled(*scope, recipient, *after, Instant::now());
                 tracing::warn!(
@@ -50,8 +53,17 @@ impl Delivery {
             }
             Outcome::ChannelDown { reason, error } => {
                 tracing::error!(account = %account.name(), %reason, code = error.code, "the account cannot send");
+                account.circuit.refused(reason.as_str(), &error.code, self.clock.now(), Instant::now());
             }
-            Outcome::Permanent { .. } | Outcome::Transient { .. } | Outcome::Ambiguous { .. } => {}
+            Outcome::Transient { handed_off: false, error } if is_unreachable(error) => {
+                let now = Instant::now();
+                if account.circuit.unreachable(&error.code, self.clock.now(), now) {
+                    tracing::error!(account = %account.name(), code = error.code, "the provider cannot be reached");
+                }
+            }
+            // It answers, whatever it says of this one.
+            Outcome::Permanent { .. } => self.account_works(account),
+            Outcome::Transient { .. } | Outcome::Ambiguous { .. } => {}
         }
         metrics::histogram!("vestnik_send_seconds", "account" => account.name().to_string())
             .record(begun.elapsed().as_secs_f64());
@@ -64,6 +76,18 @@ impl Delivery {
         log_attempt(account, message, &outcome);
         outcome
     }
+
+    fn account_works(&self, account: &SendingAccount) {
+        if account.circuit.worked() {
+            tracing::info!(account = %account.name(), "the account sends again");
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Nobody was reached, so that the next message would not reach anybody either.
+fn is_unreachable(error: &ProviderError) -> bool {
+    matches!(error.code.as_str(), "connect" | "dns" | "tls")
 }
 
 fn log_attempt(account: &SendingAccount, message: &OutgoingMessage, outcome: &Outcome) {

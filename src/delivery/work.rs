@@ -1,207 +1,283 @@
-//! 3. What the ledger holds for later and is due now: taken, prepared, opened, sent, recorded.
+//! 5. What was handed over is sent: taken from the queue, made ready, opened, sent, recorded.
+//!
+//! Each account has a loop of its own, so that a slow one holds up no other. It takes as many tasks as there is room
+//! for in the account's budget and among its places, makes them ready together, opens them in one commit, and lets each
+//! go its way; the next crowd is prepared meanwhile. Waits are the ledger's: what has to wait longer than a moment goes
+//! back to it.
 
+use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream;
-use futures::{FutureExt as _, StreamExt as _};
-use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::accept::is_marketing;
-use super::context::reader;
+use super::ready::{Ready, Sorted};
 use super::record::OpenAttempt;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
-use crate::domain::message::{Content, OutgoingMessage};
-use crate::domain::notification::is_expired;
-use crate::domain::template::Template;
-use crate::domain::{Epoch, HoldReason, Outcome, PermanentReason, ProviderError, Recipient, RecordIds, Status};
-use crate::limits::{Lane, RecipientKey};
-use crate::records::{Loaded, RecordSet, SourceError};
-use crate::store::{
-    Begin, ChunkId, Claim, FoundNotification, Handed, HandedChunk, NewNotification, Open, Postpone, Settle, StoreError,
-    SuppressionScope, TakeDue, Urgency,
-};
+use crate::domain::{Channel, Epoch, HoldReason};
+use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
+use crate::queue::{Ack, Delivery as Delivered};
+use crate::store::{Claim, Open, Opened, StoreError, Urgency};
 
-/// The ledger is asked for due work at least this often; what becomes due in this process is known at once.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Sends of due work in flight at once.
-const AT_ONCE: usize = 64;
-/// Chunks taken at a time: what is in hand when the process is lost waits for its lease to run out.
-const CHUNKS: u32 = 2;
+/// Tasks made ready together.
+const CROWD: usize = 256;
+/// Deliveries of one channel in this process's hand at most, for queues that can be asked so.
+const PREFETCH: u16 = 4_000;
 /// A place in an account's budget that is further away is waited for in the ledger.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What cannot be rendered because its records cannot be read is tried again after this.
-const RECORDS_AWAY: Duration = Duration::from_secs(5);
-/// After a failure of the ledger, this long before asking again.
+/// A budget that rests may be mended earlier: it is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After a failure of the ledger or the queue, this long before trying again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// What became of a task in hand.
-enum Worked {
-    Done,
-    /// It still waits, in this process's hand.
-    Left,
+/// Works for every account until new work may not begin any more.
+pub(super) fn start(delivery: &Arc<Delivery>) {
+    let channels: std::collections::BTreeSet<Channel> = delivery.sending.keys().map(|name| name.channel).collect();
+    for channel in channels {
+        let this = Arc::clone(delivery);
+        delivery.sends.spawn(async move { this.consume(channel).await });
+    }
+    for account in delivery.sending.values() {
+        let (this, account) = (Arc::clone(delivery), Arc::clone(account));
+        delivery.sends.spawn(async move { this.work_for(&account).await });
+    }
 }
 
-/// Works on what is due until new work may not begin any more.
-pub(super) fn start(delivery: &Arc<Delivery>) {
-    let delivery = Arc::clone(delivery);
-    let sends = delivery.sends.clone();
-    sends.spawn(async move {
-        loop {
-            let pause = match delivery.deliver_due().await {
-                Ok(pause) => pause,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "could not work on what is due");
-                    AFTER_FAILURE
-                }
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = delivery.wake.notified() => {}
-                () = delivery.stopping.cancelled() => return,
+/// Asks the ledger until it answers: for what changes nothing, and has to be known before anything else can be done.
+///
+/// # Errors
+/// What repeating does not mend, or that the process is stopping.
+pub(super) async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    stopping: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> Result<T, StoreError> {
+    loop {
+        match ask().await {
+            Err(error @ StoreError::Unavailable { .. }) if !stopping.is_cancelled() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the ledger is away: asking again");
+                tokio::time::sleep(AFTER_FAILURE).await;
             }
+            result => return result,
         }
-    });
+    }
 }
 
 impl Delivery {
-    /// Sends all that is due now. Returns how long nothing more will be.
-    pub async fn deliver_due(&self) -> Result<Duration, StoreError> {
-        while !self.stopping.is_cancelled() {
-            let Some(due_at) = self.store.next_due().await? else { return Ok(LOOK_EVERY) };
-            let wait = Duration::try_from(due_at.duration_since(self.clock.now())).unwrap_or(Duration::ZERO);
-            if !wait.is_zero() {
-                return Ok(wait.min(LOOK_EVERY));
-            }
-            let epoch = self.lease.epoch();
-            let take = TakeDue { epoch, account: None, chunks: CHUNKS };
-            let mut chunks = self.store.take_due(take).await?;
-            // From the end, so that the most urgent one is worked off first.
-            chunks.reverse();
-            if chunks.is_empty() {
-                return Ok(AFTER_FAILURE);
-            }
-            while let Some(chunk) = chunks.pop() {
-                let id = chunk.id;
-                if let Err(error) = self.work_off(chunk).await {
-                    tracing::error!(error = &error as &dyn std::error::Error, "could not work off a chunk");
-                    for id in chunks.iter().map(|chunk| chunk.id).chain([id]) {
-                        self.give_back(epoch, id).await;
+    /// Takes what is handed over for a channel, and gives it to the account that it is for.
+    async fn consume(self: &Arc<Self>, channel: Channel) {
+        loop {
+            let mut consumer = tokio::select! {
+                consumer = self.queue.consume(channel, PREFETCH) => match consumer {
+                    Ok(consumer) => consumer,
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, %channel, "cannot take from the queue");
+                        tokio::time::sleep(AFTER_FAILURE).await;
+                        continue;
                     }
-                    return Ok(AFTER_FAILURE);
+                },
+                () = self.stopping.cancelled() => return,
+            };
+            loop {
+                let deliveries = tokio::select! {
+                    deliveries = consumer.next(CROWD) => deliveries,
+                    () = self.stopping.cancelled() => return consumer.stop().await,
+                };
+                let Some(deliveries) = deliveries else { break };
+                self.hand_out(deliveries).await;
+            }
+        }
+    }
+
+    async fn hand_out(&self, deliveries: Vec<Delivered>) {
+        let mut strange = Vec::new();
+        let mut of_account: HashMap<_, Vec<Delivered>> = HashMap::new();
+        for delivery in deliveries {
+            of_account.entry(delivery.task.account).or_default().push(delivery);
+        }
+        for (id, deliveries) in of_account {
+            match self.account_by_id(id) {
+                Some(account) => account.hand.put(deliveries),
+                None => strange.extend(deliveries),
+            }
+        }
+        if strange.is_empty() {
+            return;
+        }
+        // Another process's settings name it, and ours do not.
+        tracing::error!(
+            count = strange.len(),
+            "tasks of an account that is not in the settings went back to the ledger"
+        );
+        let mut chunks: Vec<_> = strange.iter().map(|delivery| delivery.task.chunk).collect();
+        chunks.dedup();
+        for chunk in chunks {
+            self.give_back(chunk).await;
+        }
+        self.queue.ack(strange.into_iter().map(|delivery| delivery.ack).collect()).await;
+    }
+
+    /// Sends what is in hand for one account.
+    async fn work_for(self: &Arc<Self>, account: &Arc<SendingAccount>) {
+        loop {
+            let crowd = tokio::select! {
+                crowd = self.next_crowd(account) => crowd,
+                () = self.stopping.cancelled() => return,
+            };
+            let (deliveries, permits) = crowd;
+            let sorted = match self.make_ready(account, &deliveries).await {
+                Ok(sorted) => sorted,
+                Err(error) => {
+                    // Not begun: whoever takes up the chunk finds it as it was.
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not make tasks ready");
+                    self.give_back_all(&deliveries).await;
+                    self.queue.ack(deliveries.into_iter().map(|delivery| delivery.ack).collect()).await;
+                    continue;
+                }
+            };
+            self.spend(account, sorted, deliveries, permits).await;
+        }
+    }
+
+    /// As many tasks as there is room for, with a place for each.
+    async fn next_crowd(&self, account: &SendingAccount) -> (Vec<Delivered>, OwnedSemaphorePermit) {
+        loop {
+            account.hand.filled().await;
+            let room = match account.budget.ready(Instant::now()) {
+                Ok(room) => usize::try_from(room).unwrap_or(usize::MAX),
+                Err(wait) => {
+                    tokio::time::sleep(wait.min(LOOK_EVERY)).await;
+                    continue;
+                }
+            };
+            let Ok(mut permits) = Arc::clone(&account.places).acquire_owned().await else { continue };
+            let wanted =
+                room.min(account.hand.len()).min(CROWD).saturating_sub(1).min(account.places.available_permits());
+            if let Ok(more) = Arc::clone(&account.places).try_acquire_many_owned(u32::try_from(wanted).unwrap_or(0)) {
+                permits.merge(more);
+            }
+            let deliveries = account.hand.take(permits.num_permits());
+            if !deliveries.is_empty() {
+                return (deliveries, permits);
+            }
+        }
+    }
+
+    /// Spends the account's budget on what is ready and sends it; the rest goes back to the ledger.
+    async fn spend(
+        self: &Arc<Self>,
+        account: &Arc<SendingAccount>,
+        mut sorted: Sorted,
+        deliveries: Vec<Delivered>,
+        mut permits: OwnedSemaphorePermit,
+    ) {
+        let mut acks: HashMap<_, Ack> =
+            deliveries.into_iter().map(|delivery| (delivery.task.id, delivery.ack)).collect();
+        let mut group = Vec::new();
+        for ready in std::mem::take(&mut sorted.ready) {
+            match self.permit(account, &ready).await {
+                Ok(()) => group.push(ready),
+                Err((wait, hold)) => {
+                    sorted.postpone(ready.claim, &ready.new, later(self.clock.now(), wait), hold);
                 }
             }
         }
-        Ok(LOOK_EVERY)
+        // What is settled here has no need of its acks any later than this.
+        let opening: Vec<Ack> = group.iter().filter_map(|ready| acks.remove(&ready.new.id)).collect();
+        let places = permits.split(group.len());
+        let this = Arc::clone(self);
+        let for_group = Arc::clone(account);
+        if !group.is_empty() {
+            self.sends.spawn(async move { this.send_group(&for_group, group, opening, places).await });
+        }
+        self.put_aside(sorted).await;
+        self.queue.ack(acks.into_values().collect()).await;
     }
 
-    async fn work_off(&self, chunk: HandedChunk) -> Result<(), StoreError> {
-        let ids = chunk.handed.iter().map(|handed| handed.id).collect();
-        let found = self.store.notifications(ids).await?;
-        let by_id: std::collections::HashMap<_, _> = found.into_iter().map(|found| (found.id, found)).collect();
-        let ids: Vec<_> = by_id.values().map(|found: &FoundNotification| found.records.clone()).collect();
-        let records = self.records_of(&ids).await;
-        let tasks = chunk.handed.iter().filter_map(|handed| Some((*handed, by_id.get(&handed.id)?.clone())));
-        let tasks: Vec<_> = tasks.map(|(handed, found)| self.work_on(handed, found, &records).boxed()).collect();
-        let mut running = stream::iter(tasks).buffer_unordered(AT_ONCE);
-        let mut left = 0;
-        let mut failure = None;
-        while let Some(result) = running.next().await {
-            match result {
-                Ok(Worked::Done) => {}
-                Ok(Worked::Left) => left += 1,
-                Err(error) => failure = Some(error),
-            }
-        }
-        // What waits on keeps its chunk in hand, until this epoch ends.
-        match failure {
-            Some(error) => return Err(error),
-            None if left > 0 => return Ok(()),
-            None => {}
-        }
-        let epoch = self.lease.epoch();
-        let drained = Open { epoch, claims: Vec::new(), drained: vec![chunk.id], urgency: Urgency::Bulk };
-        self.store.open(drained).await.map(|_| ())
-    }
-
-    /// Lets a chunk be taken again, however long the ledger is away; a process that ends meanwhile gives back all.
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) {
-        while let Err(error) = self.store.give_back(epoch, chunk).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "could not give a chunk back");
-            tokio::select! {
-                () = tokio::time::sleep(AFTER_FAILURE) => {}
-                () = self.stopping.cancelled() => return,
+    /// A place in the account's budget, or how long until there may be one.
+    async fn permit(&self, account: &SendingAccount, ready: &Ready) -> Result<(), (Duration, HoldReason)> {
+        let Ok(message) = &ready.message else { return Ok(()) };
+        account.circuit.lets_through(Instant::now()).map_err(|wait| (wait, HoldReason::ChannelDown))?;
+        let (recipient, weight) = (RecipientKey::of(&message.recipient), message.content.weight(ready.new.channel));
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let now = Instant::now();
+            match account.budget.take(Lane::Queued, recipient, weight, now) {
+                Permit::Now => return Ok(()),
+                // Nobody else should wait behind one recipient that rests.
+                Permit::Later { wait, reason } if now + wait > patience || reason == WaitReason::RecipientPaused => {
+                    return Err((wait, HoldReason::RateLimit));
+                }
+                Permit::Later { wait, .. } => tokio::time::sleep(wait).await,
             }
         }
     }
 
-    async fn work_on(
-        &self,
-        handed: Handed,
-        found: FoundNotification,
-        records: &Result<Loaded, SourceError>,
-    ) -> Result<Worked, StoreError> {
-        if self.stopping.is_cancelled() {
-            return Ok(Worked::Left);
+    /// What is not sent now: waits on in the ledger, or has ended.
+    async fn put_aside(&self, sorted: Sorted) {
+        if !sorted.postponed.is_empty() {
+            let postponed = patiently(&self.stopping, || self.store.postpone(sorted.postponed.clone())).await;
+            told(postponed.map(drop), "could not put tasks off");
         }
-        let Some(account) = self.account_by_id(found.account) else {
-            tracing::error!(
-                notification.id = %found.id,
-                "its account is not in the settings any more: it waits until the account is back"
-            );
-            return Ok(Worked::Left);
-        };
-        if is_expired(found.not_after, self.clock.now()) {
-            return self.settle(&found, Status::Expired, "notAfter passed before it left").await;
+        if !sorted.settled.is_empty() {
+            let settled = patiently(&self.stopping, || self.store.settle(sorted.settled.clone())).await;
+            told(settled.map(drop), "could not end tasks");
         }
-        let records = match records {
-            Ok(loaded) => loaded.of(&found.records),
-            Err(_) if found.template.is_some() && found.records != RecordIds::default() => {
-                return self.postpone(handed, &found, RECORDS_AWAY, HoldReason::Records).await;
-            }
-            Err(_) => RecordSet::default(),
-        };
-        let content = self.content(&found, &records).await?;
-        if let Ok(content) = &content
-            && self.is_suppressed(&found, content).await?
-        {
-            return self.settle(&found, Status::Suppressed, "opted_out").await;
-        }
-        let recipient = Recipient::parse(found.channel, &found.recipient, None);
-        let message = match (content, recipient) {
-            (Ok(content), Ok(recipient)) => Ok(OutgoingMessage { id: found.id, recipient, content }),
-            (Err(error), _) => Err(Outcome::Permanent { reason: PermanentReason::Template, error }),
-            (_, Err(error)) => Err(Outcome::Permanent {
-                reason: PermanentReason::Recipient,
-                error: ProviderError::new("address", error.to_string()),
-            }),
-        };
-        self.send_due(handed, &found, account, message).await
     }
 
-    async fn send_due(
-        &self,
-        handed: Handed,
-        found: &FoundNotification,
+    async fn give_back_all(&self, deliveries: &[Delivered]) {
+        let mut chunks: Vec<_> = deliveries.iter().map(|delivery| delivery.task.chunk).collect();
+        chunks.sort_unstable_by_key(|chunk| chunk.0);
+        chunks.dedup();
+        for chunk in chunks {
+            self.give_back(chunk).await;
+        }
+    }
+
+    /// Opens in one commit; then each goes its way.
+    async fn send_group(
+        self: &Arc<Self>,
         account: &Arc<SendingAccount>,
-        message: Result<OutgoingMessage, Outcome>,
-    ) -> Result<Worked, StoreError> {
-        if let Ok(message) = &message {
-            let recipient = RecipientKey::of(&message.recipient);
-            let weight = message.content.weight(found.channel);
-            let patience = Instant::now() + PATIENCE;
-            if let Err(busy) = account.budget.acquire(Lane::Queued, recipient, weight, patience).await {
-                return self.postpone(handed, found, busy.retry_after, HoldReason::RateLimit).await;
-            }
-        }
+        group: Vec<Ready>,
+        acks: Vec<Ack>,
+        mut places: Option<OwnedSemaphorePermit>,
+    ) {
         let epoch = self.lease.epoch();
-        let claims = vec![Claim { id: handed.id, generation: handed.generation }];
-        let open = Open { epoch, claims, drained: Vec::new(), urgency: Urgency::Bulk };
-        let opened = self.store.open(open).await?;
-        // Not claimed: a copy, or it does not wait any more.
-        let Some(opened) = opened.first() else { return Ok(Worked::Done) };
+        let claims: Vec<Claim> = group.iter().map(|ready| ready.claim).collect();
+        let open = Open { epoch, claims: claims.clone(), urgency: Urgency::Bulk };
+        let opened = match self.store.open(open).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not open attempts");
+                let mut chunks: Vec<_> = claims.iter().map(|claim| claim.chunk).collect();
+                chunks.dedup();
+                for chunk in chunks {
+                    self.give_back(chunk).await;
+                }
+                return self.queue.ack(acks).await;
+            }
+        };
+        self.queue.ack(acks).await;
+        // There is room in the window.
+        self.wake.notify_one();
+        let mut opened: HashMap<_, Opened> = opened.into_iter().map(|opened| (opened.id, opened)).collect();
+        for ready in group {
+            // Not claimed: a copy, or it does not wait any more.
+            let Some(opened) = opened.remove(&ready.new.id) else { continue };
+            let place = places.as_mut().and_then(|places| places.split(1));
+            let (this, account) = (Arc::clone(self), Arc::clone(account));
+            self.sends.spawn(async move {
+                this.send_opened(&account, epoch, ready, opened).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Sends and records one that is open.
+    async fn send_opened(&self, account: &SendingAccount, epoch: Epoch, ready: Ready, opened: Opened) {
         let open = OpenAttempt {
             n: opened.attempt,
             opened_at: opened.opened_at,
@@ -209,120 +285,29 @@ impl Delivery {
             resends: opened.resends,
         };
         let deadline = Instant::now() + self.options.send_deadline;
-        let (outcome, content) = match &message {
+        let (outcome, content) = match &ready.message {
             Ok(message) => (self.hand_off(account, epoch, message, deadline).await, Some(&message.content)),
             Err(outcome) => (outcome.clone(), None),
         };
-        let new = asked(found);
-        let next = self.next(&new, &open, &outcome, Lane::Queued);
-        let close = self.close(&new, &open, &outcome, content, next);
-        if !self.record(epoch, close, Urgency::Bulk).await? {
-            tracing::error!(notification.id = %found.id, "its attempt was settled by another process while it was sent");
+        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
+        let close = self.close(&ready.new, &open, &outcome, content, next);
+        match self.record(epoch, close, Urgency::Bulk).await {
+            Ok(true) => {}
+            Ok(false) => tracing::error!(
+                notification.id = %ready.new.id,
+                "its attempt was settled by another process while it was sent"
+            ),
+            Err(error) => tracing::error!(
+                notification.id = %ready.new.id,
+                error = &error as &dyn std::error::Error,
+                "the end of a send is not recorded: it will be uncertain"
+            ),
         }
-        Ok(Worked::Done)
-    }
-
-    /// Waits are the ledger's: a throttled account holds up no other.
-    async fn postpone(
-        &self,
-        handed: Handed,
-        found: &FoundNotification,
-        wait: Duration,
-        hold: HoldReason,
-    ) -> Result<Worked, StoreError> {
-        let postpone = Postpone {
-            handed,
-            account: found.account,
-            priority: found.priority,
-            batch: found.batch,
-            due_at: later(self.clock.now(), wait),
-            hold,
-        };
-        self.store.postpone(postpone).await.map(|_| Worked::Done)
-    }
-
-    async fn content(
-        &self,
-        found: &FoundNotification,
-        records: &RecordSet,
-    ) -> Result<Result<Content, ProviderError>, StoreError> {
-        if let Some(text) = &found.text {
-            return Ok(self
-                .renderer
-                .given(found.channel, text)
-                .map_err(|error| ProviderError::new("text", error.to_string())));
-        }
-        let Some((id, version)) = &found.template else {
-            return Ok(Err(ProviderError::new("template", "it has neither a template nor a text")));
-        };
-        let Some(template) = self.renderer.version(id, *version).await? else {
-            return Ok(Err(ProviderError::new(
-                "template",
-                format!("version {} of template `{id}` is gone", version.0),
-            )));
-        };
-        Ok(self.rendered(&template, found, records))
-    }
-
-    fn rendered(
-        &self,
-        template: &Template,
-        found: &FoundNotification,
-        records: &RecordSet,
-    ) -> Result<Content, ProviderError> {
-        let given: Map<String, Value> = match &found.data {
-            Some(json) => serde_json::from_str(json).map_err(|error| ProviderError::new("data", error.to_string()))?,
-            None => Map::new(),
-        };
-        let data = Value::Object(records.data(&given));
-        let reader = reader(&found.recipient, found.channel, records, &data);
-        let rendered = self.renderer.render(template, found.channel, &data, reader);
-        rendered.map_err(|error| ProviderError::new("template", error.to_string()))
-    }
-
-    async fn is_suppressed(&self, found: &FoundNotification, content: &Content) -> Result<bool, StoreError> {
-        let scopes = self.suppressions.of(found.channel, found.recipient.clone()).await?;
-        Ok(scopes.iter().any(|scope| match scope {
-            SuppressionScope::All => true,
-            SuppressionScope::Marketing => is_marketing(content),
-        }))
-    }
-
-    async fn settle(&self, found: &FoundNotification, status: Status, reason: &str) -> Result<Worked, StoreError> {
-        let settle = Settle {
-            epoch: self.lease.epoch(),
-            id: found.id,
-            batch: found.batch,
-            status,
-            at: self.clock.now(),
-            actor: "worker".into(),
-            reason: reason.into(),
-        };
-        self.store.settle(settle).await.map(|_| Worked::Done)
     }
 }
 
-/// What was asked for, from what the ledger says of it.
-fn asked(found: &FoundNotification) -> NewNotification {
-    NewNotification {
-        id: found.id,
-        batch: found.batch,
-        channel: found.channel,
-        account: found.account,
-        template: found.template.clone(),
-        text: found.text.clone(),
-        recipient: found.recipient.clone(),
-        records: found.records.clone(),
-        data: found.data.clone(),
-        metadata: found.metadata.clone(),
-        external_id: found.external_id.clone(),
-        priority: found.priority,
-        policy: found.policy,
-        mode: found.mode,
-        max_retries: found.max_retries,
-        scheduled_at: found.scheduled_at,
-        not_after: found.not_after,
-        created_at: found.created_at,
-        begin: Begin::Due { at: found.due_at, scheduled: false },
+fn told(result: Result<(), StoreError>, what: &'static str) {
+    if let Err(error) = result {
+        tracing::error!(error = &error as &dyn std::error::Error, "{what}");
     }
 }

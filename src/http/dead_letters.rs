@@ -11,8 +11,8 @@ pub(super) use self::export::{__path_export, export};
 use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidJson, ValidQuery};
-use super::notifications::text_or_number;
 use super::problem::{FieldError, Problem};
+use super::requests::text_or_number;
 use super::undecided::{
     Change, ChangedView, UndecidedPage, UndecidedQuery, Which, change_body, narrowed, reason, replay_cursor,
 };

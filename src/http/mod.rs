@@ -4,6 +4,8 @@
 //! id; bodies, headers and times are bounded.
 
 mod auth;
+mod batches;
+mod bulk;
 mod dead_letters;
 mod erasures;
 mod extract;
@@ -15,6 +17,7 @@ mod preview;
 pub mod problem;
 mod records;
 mod request_id;
+mod requests;
 mod server;
 mod suppressions;
 mod templates;
@@ -85,6 +88,7 @@ pub type Api = Arc<ApiParts>;
     ),
     tags(
         (name = "notifications", description = "Send, and see what became of it"),
+        (name = "batches", description = "Campaigns: how far they are, paused, resumed, cancelled"),
         (name = "dead-letters", description = "What did not go out, and what nobody knows of"),
         (name = "records", description = "Contacts, leads, deals and companies"),
         (name = "templates", description = "Texts with variables, in immutable versions"),
@@ -112,8 +116,15 @@ impl utoipa::Modify for BearerKey {
 fn described() -> [OpenApiRouter<Api>; 3] {
     let guarded = OpenApiRouter::new()
         .routes(routes!(notifications::create, notifications::list))
-        .routes(routes!(notifications::auto))
-        .routes(routes!(notifications::show))
+        .routes(routes!(bulk::auto))
+        .routes(routes!(bulk::bulk))
+        .routes(routes!(notifications::cancel))
+        .routes(routes!(notifications::show, notifications::reschedule))
+        .routes(routes!(batches::list))
+        .routes(routes!(batches::show))
+        .routes(routes!(batches::pause))
+        .routes(routes!(batches::resume))
+        .routes(routes!(batches::cancel))
         .routes(routes!(uncertain::resolve_one))
         .routes(routes!(uncertain::list))
         .routes(routes!(uncertain::resolve))

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::Api;
 use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath};
-use super::notifications::{bounded, bounded_records};
 use super::problem::{FieldError, Problem};
+use super::requests::{bounded, bounded_records};
 use super::templates::{TemplateWarning, none, warnings};
 use super::view::NotificationView;
 use crate::delivery::{Refusal, SendRequest, Tried};
@@ -144,7 +144,7 @@ pub(super) struct TestTemplate {
     #[serde(default)]
     account: Option<String>,
     /// Your own address on this channel. `phoneNumber` is another name for it.
-    #[serde(default, alias = "phoneNumber", deserialize_with = "super::notifications::text_or_number")]
+    #[serde(default, alias = "phoneNumber", deserialize_with = "super::requests::text_or_number")]
     recipient: Option<String>,
     #[serde(default)]
     context: RecordIds,

@@ -184,6 +184,18 @@ impl Problem {
         Self::conflict("urn:vestnik:not-uncertain", "It is not uncertain", detail)
     }
 
+    /// 409: it is too late for a change that only what has not begun can take.
+    pub fn begun(status: Status, what: &str) -> Self {
+        let detail = format!("it is {status}: only what has not begun can be {what}");
+        Self::conflict("urn:vestnik:begun", "It has begun, or is over", detail)
+    }
+
+    /// 409: a cancelled batch stays cancelled.
+    pub fn batch_cancelled(at: jiff::Timestamp) -> Self {
+        let detail = format!("it was cancelled at {at}: what it had not sent has ended, and nothing brings it back");
+        Self::conflict("urn:vestnik:batch-cancelled", "The batch was cancelled", detail)
+    }
+
     fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, kind, title, detail)
     }

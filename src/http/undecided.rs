@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Api;
-use super::notifications::{bad_cursor, bounded, from_cursor, page_limit, to_cursor};
+use super::notifications::{bad_cursor, from_cursor, page_limit, to_cursor};
 use super::problem::{FieldError, Problem};
+use super::requests::bounded;
 use crate::delivery::Chosen;
 use crate::domain::clock::from_micros;
 use crate::domain::{BatchId, Channel, NotificationId, TemplateId};

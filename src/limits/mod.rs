@@ -8,6 +8,7 @@
 //! A message weighs what its provider counts it as ([`Content::weight`](crate::domain::Content::weight)): an SMS of
 //! three parts spends three of the rate and three of the day.
 
+mod circuit;
 mod day;
 mod line;
 mod pauses;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::circuit::{Circuit, Down};
 use self::day::DayWindow;
 use self::line::Lines;
 use self::pauses::Pauses;
@@ -128,6 +130,33 @@ impl Budget {
             day.take(weight, now);
         }
         Permit::Now
+    }
+
+    /// How many queued messages of weight one could leave now, or how long until there might be room for one. Nothing
+    /// is reserved.
+    pub fn ready(&self, now: Instant) -> Result<u64, Duration> {
+        // No recipient: those that rest are found when they are known.
+        let direct_waits = self.lines.is_waiting(Lane::Direct);
+        let now = self.nanos(now);
+        let mut state = self.state();
+        let day = state.day.as_mut().map_or(0, |day| day.wait(1, now));
+        let behind_direct = if direct_waits { state.rate.interval(Lane::Direct) } else { 0 };
+        let rests = state.pauses.whole_until().saturating_sub(now);
+        match state.rate.wait(Lane::Queued, 1, now).max(day).max(rests).max(behind_direct) {
+            0 => Ok(state.rate.room_until(Lane::Queued, now, now).max(1)),
+            wait => Err(Duration::from_nanos(wait)),
+        }
+    }
+
+    /// How many messages of weight one could leave within `patience`, were nobody else to take any; none while the
+    /// account rests for longer.
+    pub fn room(&self, lane: Lane, patience: Duration, now: Instant) -> u64 {
+        let now = self.nanos(now);
+        let until = now.saturating_add(nanos_of(patience));
+        let mut state = self.state();
+        let day = state.day.as_mut().map_or(0, |day| day.wait(1, now));
+        let rests_until = state.pauses.whole_until().max(now.saturating_add(day));
+        if rests_until > until { 0 } else { state.rate.room_until(lane, now.max(rests_until), until) }
     }
 
     /// Counts what already left within the last 24 hours, so that a restart does not begin a new day. `count` is the

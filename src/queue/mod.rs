@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 pub use embedded::Embedded;
 pub use lane::Lane;
+pub use turns::Turns;
 
 use crate::domain::{AccountId, BatchId, Channel, Generation, NotificationId};
 use crate::store::ChunkId;

@@ -7,7 +7,7 @@ const ONE_IN: u8 = 10;
 /// Hands out places to the lanes of one channel. What a lane is owed is carried on from one call to the next: workers
 /// often have room for one task only, and a tenth of one place would be none.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub struct Turns {
     /// How many places others got while something waited in the normal and in the low lane.
     owed: [u8; 2],
 }
@@ -21,7 +21,7 @@ impl Default for Turns {
 
 impl Turns {
     /// The lane (0 is the most urgent) that gets the next place; `None` when nothing waits.
-    pub(super) fn next(&mut self, waits: [bool; 3]) -> Option<usize> {
+    pub fn next(&mut self, waits: [bool; 3]) -> Option<usize> {
         let first = waits.iter().position(|waits| *waits)?;
         for (owed, _) in self.owed.iter_mut().zip(&waits[1..]).filter(|(_, waits)| **waits) {
             *owed = owed.saturating_add(1);

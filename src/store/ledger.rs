@@ -3,7 +3,8 @@
 //! A notification's way through it:
 //! - [`accept`](Ledger::accept) writes it durably, waiting (in a *chunk* of up to 500 that become due together) or
 //!   with its first attempt already open (a direct send).
-//! - [`take_due`](Ledger::take_due) hands out chunks whose time has come, each notification with a new generation.
+//! - [`waiting`](Ledger::waiting) says what is due and what is handed over already; [`take_due`](Ledger::take_due)
+//!   hands out chunks whose time has come, each notification with a new generation.
 //! - [`open`](Ledger::open) claims by compare-and-set on (id, generation), fenced by the process's epoch, and opens the
 //!   attempt in the same statement. Not claimed means: somebody else has it, or it no longer waits.
 //! - [`record`](Ledger::record) closes open attempts, with what comes next, once each.
@@ -46,12 +47,17 @@ pub trait Ledger: Send + Sync {
     /// first call with it wrote. Fails with [`StoreError::EpochLost`] if a lost epoch was to open or hold any of it.
     async fn accept(&self, accept: Accept) -> Result<Accepted, StoreError>;
 
-    /// Hands out chunks that are due, most urgent first. No two callers get the same one, and a lost epoch none
-    /// ([`StoreError::EpochLost`]): nobody would give back what it holds.
+    /// What waits, due or not, stream by stream, most urgent first; paused and cancelled batches apart. And how much of
+    /// what was handed over nobody has opened yet.
+    async fn waiting(&self) -> Result<Waiting, StoreError>;
+
+    /// Hands out chunks that are due, in the order of the streams asked for and within a stream the oldest first. No
+    /// two callers get the same one, and a lost epoch none ([`StoreError::EpochLost`]): nobody would give back what it
+    /// holds.
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError>;
 
-    /// When the next chunk becomes due, if any waits; may lie in the past.
-    async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
+    /// What was asked for, of each that exists, in no order. For the work on what was handed over.
+    async fn load(&self, ids: Vec<NotificationId>) -> Result<Vec<NewNotification>, StoreError>;
 
     /// Claims and opens. The answer holds those that were claimed, in the order asked; the others are copies.
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError>;
@@ -60,15 +66,24 @@ pub trait Ledger: Send + Sync {
     /// longer held it (it was lost and recovered, or is closed already).
     async fn record(&self, record: Record) -> Result<Vec<bool>, StoreError>;
 
-    /// A chunk in this process's hand becomes due again, with those of its notifications that nobody opened. Returns
-    /// how many wait again.
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError>;
+    /// A chunk that was handed over, by whomever, becomes due again, with those of its notifications that nobody opened.
+    /// Returns how many wait again. What was handed over with it can still be opened until it is handed over anew.
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError>;
 
-    /// Puts one that is in hand back until `due_at`; `false` if it is not in hand any more.
-    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError>;
+    /// Counts anew what nobody opened of the chunks handed over before `before`, `by` one process or by any. Chunks of
+    /// which nothing is left go; the others are named.
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError>;
 
-    /// Ends without a send what still waits; `false` if it does not wait any more.
-    async fn settle(&self, settle: Settle) -> Result<bool, StoreError>;
+    /// Puts back until their `due_at` what was handed over. The answer says of each, in order, whether it was; `false`
+    /// means that it is not in hand any more.
+    async fn postpone(&self, postpones: Vec<Postpone>) -> Result<Vec<bool>, StoreError>;
+
+    /// Ends without a send what still waits. The answer says of each, in order, whether it was this that ended it.
+    async fn settle(&self, settles: Vec<Settle>) -> Result<Vec<bool>, StoreError>;
+
+    /// Moves one that has not begun to another time, wherever it waits; `false` if it does not wait any more. What was
+    /// handed over of it is a copy from now on.
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError>;
 
     /// Settles what lost processes left: open attempts become `uncertain` (or wait for their one resend), chunks in
     /// hand become due again. A lease that ran out loses its epoch; what it had open is settled `send_deadline` later.
@@ -91,6 +106,8 @@ pub struct Accept {
     pub notifications: Vec<NewNotification>,
     pub key: Option<NewKey>,
     pub urgency: Urgency,
+    /// Part of a batch that is being accepted: nobody sees it until [`Batches::accept_batch`](super::Batches).
+    pub unseen: bool,
 }
 
 impl Accept {
@@ -132,7 +149,7 @@ pub enum Begin {
     /// Attempt 1 is open: it is sent as soon as this is durable.
     Open,
     /// In the accepting process's hand, to be opened within the call. Becomes due if the process is lost. Its chunk has
-    /// the notification's own id: [`Open::drained`] names it when it is opened.
+    /// the notification's own id, and it is handed over in generation 0.
     Held,
     /// Waits until `at`; `scheduled` when its sender chose the time.
     Due { at: Timestamp, scheduled: bool },
@@ -169,16 +186,81 @@ pub struct StoredKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkId(pub uuid::Uuid);
 
+/// Notifications that wait together: of one account, one priority, and one batch or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream {
+    pub priority: Priority,
+    pub account: AccountId,
+    pub batch: Option<BatchId>,
+}
+
+/// The answer to [`Ledger::waiting`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Most urgent first.
+    pub streams: Vec<WaitingStream>,
+    pub handed: Vec<HandedOver>,
+    /// Batches of which nothing may be sent just now.
+    pub held: Vec<HeldBatch>,
+    /// What still waits of cancelled batches: it is to be ended.
+    pub cancelled: Vec<WaitingStream>,
+}
+
+/// A batch that was paused or cancelled and is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldBatch {
+    pub batch: BatchId,
+    pub is_cancelled: bool,
+}
+
+/// A stream with something in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingStream {
+    pub stream: Stream,
+    /// When its first chunk becomes due; may lie in the past.
+    pub due_at: Timestamp,
+    /// Notifications, due or not. What was cancelled one by one may still be counted until its chunk's time comes.
+    pub count: u64,
+}
+
+/// What one process handed over of one account and priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    pub by: Epoch,
+    pub account: AccountId,
+    pub priority: Priority,
+    /// Notifications that nobody opened yet. What was cancelled or expired meanwhile may still be counted for a while.
+    pub count: u64,
+    /// When the oldest of them was handed over.
+    pub since: Timestamp,
+}
+
+/// A chunk that was handed over a while ago, and of which something is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedLong {
+    pub chunk: ChunkId,
+    pub account: AccountId,
+    pub priority: Priority,
+}
+
 #[derive(Clone, Debug)]
 pub struct TakeDue {
     pub epoch: Epoch,
-    /// Only of this account, if given.
-    pub account: Option<AccountId>,
-    /// Chunks at most.
-    pub chunks: u32,
+    pub from: Vec<TakeFrom>,
+    /// Also what is not due yet: what is to be ended need not wait for its time.
+    pub early: bool,
 }
 
-/// A chunk in this process's hand until [`Open::drained`] gives it back.
+/// How much is taken of one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakeFrom {
+    pub stream: Stream,
+    /// Notifications at most; a chunk that holds more is parted.
+    pub limit: u32,
+}
+
+/// A chunk that was handed over. It stays in the ledger until each of its notifications is opened, postponed or
+/// settled, or it is given back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedChunk {
     pub id: ChunkId,
@@ -194,21 +276,23 @@ pub struct HandedChunk {
 pub struct Handed {
     pub id: NotificationId,
     pub generation: Generation,
+    pub retry_count: i16,
 }
 
 #[derive(Clone, Debug)]
 pub struct Open {
     pub epoch: Epoch,
     pub claims: Vec<Claim>,
-    /// Chunks of which nothing is left to open: their rows go.
-    pub drained: Vec<ChunkId>,
     pub urgency: Urgency,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What names one hand-over of one notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub id: NotificationId,
     pub generation: Generation,
+    /// The chunk it was handed over with.
+    pub chunk: ChunkId,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,7 +380,7 @@ impl Next {
 /// One handed-over notification that has to wait on.
 #[derive(Clone, Copy, Debug)]
 pub struct Postpone {
-    pub handed: Handed,
+    pub claim: Claim,
     pub account: AccountId,
     pub priority: Priority,
     pub batch: Option<BatchId>,
@@ -310,6 +394,8 @@ pub struct Settle {
     pub epoch: Epoch,
     pub id: NotificationId,
     pub batch: Option<BatchId>,
+    /// The chunk it was handed over with, by whoever has it in hand.
+    pub chunk: Option<ChunkId>,
     /// `Suppressed`, `Expired` or `Cancelled`.
     pub status: Status,
     pub at: Timestamp,

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::StoreError;
+use super::batches::IS_SHOWN;
 use super::ledger::StoredKey;
 use super::plan::ACCEPTED;
 use super::sql::{Row, Sql, Statement, Value};
@@ -163,7 +164,7 @@ impl<S: Sql> Lookup for S {
             let places: Vec<_> = (1..=ids.len()).map(|n| format!("${n}")).collect();
             let places = places.join(", ");
             let values: Vec<Value> = ids.iter().map(|id| id.0.into()).collect();
-            let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE n.id IN ({places})");
+            let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE n.id IN ({places}) AND {IS_SHOWN}");
             let rows = self.read(DOING, sql, values.clone()).await?;
             let sql = format!(
                 "SELECT notification_id, n, account, epoch, class, cause, provider_message_id, code, detail, opened_at,
@@ -187,7 +188,7 @@ impl<S: Sql> Lookup for S {
 
     async fn list(&self, filter: ListFilter, limit: u32) -> Result<Page<FoundNotification>, StoreError> {
         let mut values: Vec<Value> = Vec::new();
-        let mut conditions = vec!["1 = 1".to_owned()];
+        let mut conditions = vec![IS_SHOWN.to_owned()];
         let mut narrow = |condition: &str, value: Value| {
             values.push(value);
             conditions.push(format!("{condition} ${}", values.len()));
@@ -300,7 +301,8 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     })
 }
 
-fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
+/// A template and its version, from two columns beside each other.
+pub(super) fn template(row: &Row, column: usize) -> Result<Option<(TemplateId, TemplateVersion)>, StoreError> {
     let (Some(id), Some(version)) = (row.opt_text(column)?, row.opt_int(column + 1)?) else { return Ok(None) };
     let id = TemplateId::parse(&id).map_err(|error| StoreError::refused("reading a template id", error))?;
     Ok(Some((id, TemplateVersion(i32::try_from(version).unwrap_or(i32::MAX)))))

@@ -5,6 +5,7 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod batches;
 pub mod dead_letters;
 pub mod erasures;
 mod fields;
@@ -28,6 +29,7 @@ pub mod templates;
 pub mod uncertain;
 pub mod undecided;
 pub mod verify;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,12 +39,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
 pub use dead_letters::{CauseGroup, DeadLetters, Decision, Replay};
 pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
-    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, Ledger, NewKey, NewNotification, Next,
-    Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey, TakeDue, Urgency,
+    Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedLong, HandedOver, HeldBatch,
+    Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
+    Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
@@ -61,6 +65,7 @@ use crate::domain::Clock;
 #[async_trait]
 pub trait Store:
     Ledger
+    + Batches
     + Lookup
     + DeadLetters
     + UncertainNotifications

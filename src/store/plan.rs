@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::ledger::{Accept, Begin, CHUNK, Close, Next};
+use super::ledger::{Accept, Begin, CHUNK, Close, Next, Postpone};
 use crate::domain::{AccountId, BatchId, Epoch, IdSource, Priority, Status};
 
 /// Which committer of a process counts; each has its own counter rows, so that they never wait for each other.
@@ -37,7 +37,7 @@ impl Deltas {
     }
 
     pub(super) fn accepted(&mut self, accept: &Accept) {
-        for new in &accept.notifications {
+        for new in accept.notifications.iter().filter(|_| !accept.unseen) {
             self.add(new.batch, ACCEPTED, 1);
             if let Begin::Ended { status, .. } = &new.begin {
                 self.add(new.batch, status.code(), 1);
@@ -71,6 +71,13 @@ pub(super) struct NewChunk {
     pub(super) members: Vec<Uuid>,
 }
 
+impl NewChunk {
+    /// Those that nobody opened yet: all of them.
+    pub(super) fn outstanding(&self) -> i32 {
+        i32::try_from(self.members.len()).unwrap_or(i32::MAX)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     /// By account, priority, batch and due time.
@@ -80,13 +87,13 @@ pub(super) struct Chunks {
 
 impl Chunks {
     pub(super) fn accepted(&mut self, accept: &Accept) {
-        for new in &accept.notifications {
+        for new in accept.notifications.iter().filter(|_| !accept.unseen) {
             match new.begin {
                 Begin::Due { at, .. } => {
                     let key = (new.account, new.priority, new.batch, at.as_microsecond());
                     self.due.entry(key).or_default().push(new.id.0);
                 }
-                // In hand one by one, under its own id, so that whoever opens it knows what to drain.
+                // In hand one by one, under its own id, so that whoever opens it can name it.
                 Begin::Held => self.held.push(NewChunk {
                     id: new.id.0,
                     due_at: new.created_at,
@@ -102,13 +109,15 @@ impl Chunks {
     }
 
     pub(super) fn closed(&mut self, close: &Close) {
-        /// Tries that come due within the same tenth of a second share chunks.
-        const GRAIN_MICROS: i64 = 100_000;
         if let Next::Again { due_at, .. } = close.next {
-            let micros = due_at.as_microsecond();
-            let at = micros.saturating_add(GRAIN_MICROS - 1).div_euclid(GRAIN_MICROS).saturating_mul(GRAIN_MICROS);
-            self.due.entry((close.account, close.priority, close.batch, at)).or_default().push(close.id.0);
+            let key = (close.account, close.priority, close.batch, grain(due_at));
+            self.due.entry(key).or_default().push(close.id.0);
         }
+    }
+
+    pub(super) fn postponed(&mut self, postpone: &Postpone) {
+        let key = (postpone.account, postpone.priority, postpone.batch, grain(postpone.due_at));
+        self.due.entry(key).or_default().push(postpone.claim.id.0);
     }
 
     pub(super) fn into_rows(self, ids: &IdSource) -> Vec<NewChunk> {
@@ -128,6 +137,26 @@ impl Chunks {
         }
         rows
     }
+}
+
+/// Chunks looked at of one stream at a time.
+pub(super) const MOST_CHUNKS: i64 = 64;
+
+/// How much of each chunk of these sizes is taken, in order, until `limit` is reached.
+pub(super) fn portion(limit: u32, sizes: impl Iterator<Item = i32>) -> impl Iterator<Item = u32> {
+    let mut left = limit;
+    sizes.map_while(move |size| {
+        let taken = u32::try_from(size).unwrap_or(0).min(left);
+        let goes_on = left > 0;
+        left -= taken;
+        goes_on.then_some(taken)
+    })
+}
+
+/// What comes due within the same tenth of a second shares chunks.
+fn grain(due_at: Timestamp) -> i64 {
+    const GRAIN_MICROS: i64 = 100_000;
+    due_at.as_microsecond().saturating_add(GRAIN_MICROS - 1).div_euclid(GRAIN_MICROS).saturating_mul(GRAIN_MICROS)
 }
 
 /// The state, due time, attempt and open time a new notification begins with.

@@ -9,9 +9,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::ledger::{ChunkId, Close, Counts, Ledger, Next, Postpone, Record, Recover, Recovered, Settle, Urgency};
-use super::plan::Slot;
-use super::sql::{Row, Sql, Statement, Value};
+use super::ledger::{ChunkId, Close, Counts, HandedLong, Ledger, Next, Record, Recover, Recovered, Urgency};
+use super::sql::{ColumnType, Row, RowsStatement, Sql, Statement, Value};
 use crate::domain::clock::later;
 use crate::domain::{
     AccountId, AccountRef, BatchId, Channel, Epoch, HoldReason, NotificationId, OutcomeClass, Policy, Priority,
@@ -78,70 +77,6 @@ pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreE
         vec![epoch.0.into()],
     );
     sql.write(DOING, vec![forget]).await.map(|_| ())
-}
-
-/// See [`Ledger::next_due`].
-pub(super) async fn next_due(sql: &impl Sql) -> Result<Option<Timestamp>, StoreError> {
-    let query = "SELECT min(due_at) FROM due WHERE handed_by IS NULL";
-    let rows = sql.read("looking for due work", query.into(), vec![]).await?;
-    rows.first().map_or(Ok(None), |row| row.opt_time(0))
-}
-
-/// See [`Ledger::postpone`].
-pub(super) async fn postpone(sql: &(impl Sql + HasIds), postpone: Postpone) -> Result<bool, StoreError> {
-    let Postpone { handed, account, priority, batch, due_at, hold } = postpone;
-    let statements = vec![
-        // 3 queued → 2 pending: only what is still in this hand.
-        Statement::guard(
-            "UPDATE work SET state = 2, hold = $3, due_at = $4 WHERE id = $1 AND generation = $2 AND state = 3 RETURNING id",
-            vec![handed.id.0.into(), handed.generation.0.into(), hold.code().into(), due_at.into()],
-        ),
-        Statement::new(
-            "INSERT INTO due (id, due_at, account, priority, batch_id, ids) VALUES ($1, $2, $3, $4, $5, $6)",
-            vec![
-                sql.next_id().into(),
-                due_at.into(),
-                account.0.into(),
-                priority.code().into(),
-                batch.map(|batch| batch.0).into(),
-                Value::Ids(vec![handed.id.0]),
-            ],
-        ),
-    ];
-    Ok(sql.write("postponing a notification", statements).await?.len() > 1)
-}
-
-/// See [`Ledger::settle`].
-pub(super) async fn settle(sql: &(impl Sql + HasIds), settle: Settle) -> Result<bool, StoreError> {
-    let statements = vec![
-        // 1 scheduled, 2 pending, 3 queued: what still waits. Its chunk passes over it.
-        Statement::guard(
-            "UPDATE work SET state = $2, hold = NULL WHERE id = $1 AND state IN (1, 2, 3) RETURNING id",
-            vec![settle.id.0.into(), settle.status.code().into()],
-        ),
-        Statement::new(
-            "INSERT INTO events (id, notification_id, at, status, actor, reason) VALUES ($1, $2, $3, $4, $5, $6)",
-            vec![
-                sql.next_id().into(),
-                settle.id.0.into(),
-                settle.at.into(),
-                settle.status.code().into(),
-                settle.actor.into(),
-                settle.reason.into(),
-            ],
-        ),
-        Statement::new(
-            "INSERT INTO counters (batch_id, epoch, slot, status, n) VALUES ($1, $2, $3, $4, 1)
-             ON CONFLICT (batch_id, epoch, slot, status) DO UPDATE SET n = counters.n + 1",
-            vec![
-                settle.batch.map_or(Uuid::nil(), |batch| batch.0).into(),
-                settle.epoch.0.into(),
-                Slot::Settle.code().into(),
-                settle.status.code().into(),
-            ],
-        ),
-    ];
-    Ok(sql.write("settling a notification", statements).await?.len() > 1)
 }
 
 pub(super) async fn recover<S: Sql + Ledger + LedgerClock>(
@@ -296,29 +231,74 @@ async fn give_back(sql: &impl Sql, epoch: Epoch) -> Result<u64, StoreError> {
 }
 
 /// See [`Ledger::give_back`].
-pub(super) async fn give_back_one(sql: &impl Sql, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-    let in_hand = "SELECT id, ids FROM due WHERE handed_by = $1 AND id = $2";
-    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![epoch.0.into(), chunk.0.into()]).await?;
+pub(super) async fn give_back_one(sql: &impl Sql, chunk: ChunkId) -> Result<u64, StoreError> {
+    let in_hand = "SELECT id, ids, handed_by FROM due WHERE id = $1 AND handed_by IS NOT NULL";
+    let chunks = sql.read(GIVING_BACK, in_hand.into(), vec![chunk.0.into()]).await?;
     match chunks.first() {
-        Some(chunk) => give_back_chunk(sql, epoch, chunk).await,
+        Some(chunk) => give_back_chunk(sql, Epoch(chunk.int(2)?), chunk).await,
         None => Ok(0),
     }
+}
+
+/// See [`Ledger::recount`].
+pub(super) async fn recount(
+    sql: &impl Sql,
+    before: Timestamp,
+    by: Option<Epoch>,
+) -> Result<Vec<HandedLong>, StoreError> {
+    const DOING: &str = "counting what was handed over";
+    /// Looked at in one go.
+    const CHUNKS: i64 = 64;
+    let old = "SELECT id, ids, account, priority, outstanding FROM due
+               WHERE handed_by IS NOT NULL AND handed_at < $1 AND handed_by = coalesce($2, handed_by)
+               ORDER BY handed_at LIMIT $3";
+    let by = by.map(|epoch| epoch.0);
+    let mut left_over = Vec::new();
+    for row in sql.read(DOING, old.into(), vec![before.into(), by.into(), CHUNKS.into()]).await? {
+        let (chunk, members) = (row.uuid(0)?, row.ids(1)?);
+        let places: Vec<_> = (1..=members.len()).map(|n| format!("${n}")).collect();
+        // 3 queued; held by a direct call that has not opened it: 2 pending, in its first generation.
+        let count = format!(
+            "SELECT count(CASE WHEN state = 3 THEN 1 END), count(CASE WHEN state = 2 AND generation = 0 THEN 1 END)
+             FROM work WHERE id IN ({})",
+            places.join(", ")
+        );
+        let counted = sql.read(DOING, count, members.into_iter().map(Value::from).collect()).await?;
+        let (queued, held) = counted.first().map_or(Ok((0, 0)), |row| Ok((row.int(0)?, row.int(1)?)))?;
+        let seen = row.int(4)?;
+        if queued == 0 && held == 0 {
+            let delete = "DELETE FROM due WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
+            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(delete, vec![chunk.into(), seen.into()])]).await?;
+        } else if queued > 0 {
+            let update = "UPDATE due SET outstanding = $3 WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
+            let values = vec![chunk.into(), seen.into(), queued.into()];
+            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(update, values)]).await?;
+            left_over.push(HandedLong {
+                chunk: ChunkId(chunk),
+                account: AccountId(row.small(2)?),
+                priority: row.word(3, Priority::from_code)?,
+            });
+        }
+    }
+    Ok(left_over)
 }
 
 const GIVING_BACK: &str = "giving back what was in hand";
 
 async fn give_back_chunk(sql: &impl Sql, epoch: Epoch, chunk: &Row) -> Result<u64, StoreError> {
-    let mut statements: Vec<_> = chunk
-        .ids(1)?
-        .into_iter()
-        .map(|id| {
-            // 3 queued → 2 pending; what is pending already (held by a direct call) just waits.
-            Statement::new("UPDATE work SET state = 2 WHERE id = $1 AND state IN (2, 3) RETURNING id", vec![id.into()])
-        })
-        .collect();
-    statements.push(Statement::new(
-        "UPDATE due SET handed_by = NULL, handed_at = NULL WHERE id = $1 AND handed_by = $2",
-        vec![chunk.uuid(0)?.into(), epoch.0.into()],
-    ));
-    Ok(sql.write(GIVING_BACK, statements).await?.iter().map(|rows| rows.len() as u64).sum())
+    // 3 queued → 2 pending; what is pending already (held by a direct call) just waits.
+    const GIVE_BACK: RowsStatement = RowsStatement {
+        sql: "UPDATE work SET state = 2 FROM ROWS given WHERE work.id = given.id AND work.state IN (2, 3) RETURNING work.id",
+        columns: &[("id", ColumnType::Id)],
+    };
+    let members = chunk.ids(1)?.into_iter().map(|id| vec![id.into()]).collect();
+    let statements = vec![
+        Statement::of_rows(GIVE_BACK, members),
+        Statement::new(
+            "UPDATE due SET handed_by = NULL, handed_at = NULL WHERE id = $1 AND handed_by = $2",
+            vec![chunk.uuid(0)?.into(), epoch.0.into()],
+        ),
+    ];
+    let given_back = sql.write_as(GIVING_BACK, Urgency::Bulk, statements).await?;
+    Ok(given_back.first().map_or(0, |rows| rows.len() as u64))
 }

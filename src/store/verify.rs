@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::StoreError;
+use super::batches::IS_SHOWN;
 use super::sql::{Row, Sql};
 use crate::domain::Status;
 
@@ -68,6 +69,10 @@ pub fn invariants() -> impl Iterator<Item = &'static str> {
     std::iter::once(THE_SUM).chain(INVARIANTS.iter().map(|invariant| invariant.name))
 }
 
+/// What is being accepted is no part of the books yet.
+const UNSEEN: &str = "SELECT WHAT FROM batches b JOIN notifications n ON n.batch_id = b.id JOIN work w ON w.id = n.id
+                      WHERE b.state = 1";
+
 /// Examples shown of one invariant.
 const EXAMPLES: usize = 5;
 
@@ -85,7 +90,7 @@ const INVARIANTS: &[Invariant] = &[
         name: "batch_is_whole",
         promise: "a batch has as many rows as it accepted, those counted that were removed by age",
         broken: "SELECT b.id FROM batches b
-                 WHERE b.accepted <> (SELECT count(*) FROM notifications n WHERE n.batch_id = b.id)
+                 WHERE b.state = 2 AND b.accepted <> (SELECT count(*) FROM notifications n WHERE n.batch_id = b.id)
                      + (SELECT coalesce(CAST(sum(r.n) AS BIGINT), 0) FROM removed r WHERE r.batch_id = b.id)",
     },
     Invariant {
@@ -150,13 +155,13 @@ const INVARIANTS: &[Invariant] = &[
                    (SELECT batch_id, status, CAST(sum(n) AS BIGINT) AS n FROM counters GROUP BY batch_id, status) c
                  FULL JOIN
                    (SELECT batch_id, status, CAST(sum(n) AS BIGINT) AS n FROM
-                      (SELECT batch_id, 0 AS status, count(*) AS n FROM notifications WHERE batch_id IS NOT NULL
-                       GROUP BY batch_id
+                      (SELECT batch_id, 0 AS status, count(*) AS n FROM notifications n
+                       WHERE batch_id IS NOT NULL AND SHOWN GROUP BY batch_id
                        UNION ALL
                        SELECT NIL, 0, count(*) FROM notifications WHERE batch_id IS NULL HAVING count(*) > 0
                        UNION ALL
                        SELECT coalesce(n.batch_id, NIL), w.state, count(*) FROM work w JOIN notifications n ON n.id = w.id
-                       WHERE w.state > 4 GROUP BY coalesce(n.batch_id, NIL), w.state
+                       WHERE w.state > 4 AND SHOWN GROUP BY coalesce(n.batch_id, NIL), w.state
                        UNION ALL SELECT batch_id, 0, n FROM removed
                        UNION ALL SELECT batch_id, status, n FROM removed) s
                     GROUP BY batch_id, status) r
@@ -200,6 +205,7 @@ const INVARIANTS: &[Invariant] = &[
                      ON l.member = w.id AND l.due_at >= w.due_at
                     AND ((l.handed_by IS NULL AND w.state <> 3) OR l.handed_by IN (SELECT epoch FROM workers))
                  WHERE w.state IN (1, 2, 3) AND l.member IS NULL
+                     AND EXISTS (SELECT 1 FROM notifications n WHERE n.id = w.id AND SHOWN)
                  UNION ALL
                  SELECT w.id FROM work w LEFT JOIN (MEMBERS(opens)) l ON l.member = w.id AND l.epoch = w.epoch
                  WHERE w.state = 4 AND l.member IS NULL",
@@ -210,11 +216,17 @@ const INVARIANTS: &[Invariant] = &[
 impl<S: Sql> Verify for S {
     async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let mut queries: Vec<String> = vec![
-            "SELECT state, CAST(sum(n) AS BIGINT) FROM
-                 (SELECT state, count(*) AS n FROM work GROUP BY state UNION ALL SELECT status, n FROM removed) s
-             GROUP BY state"
-                .into(),
-            "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) FROM notifications".into(),
+            format!(
+                "SELECT state, CAST(sum(n) AS BIGINT) FROM
+                     (SELECT state, count(*) AS n FROM work GROUP BY state UNION ALL SELECT status, n FROM removed
+                      UNION ALL {UNSEEN} GROUP BY w.state) s
+                 GROUP BY state",
+                UNSEEN = UNSEEN.replace("WHAT", "w.state, -count(*)")
+            ),
+            format!(
+                "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) + ({UNSEEN}) FROM notifications",
+                UNSEEN = UNSEEN.replace("WHAT", "-count(*)")
+            ),
             "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id WHERE f.resolved_at IS NULL AND w.state = 8"
                 .into(),
         ];
@@ -236,7 +248,7 @@ impl<S: Sql> Verify for S {
 /// What the two engines spell differently in the invariants.
 trait Dialect: Sql {
     fn text_of(&self, broken: &str) -> String {
-        let mut text = broken.replace("NIL", self.nil());
+        let mut text = broken.replace("NIL", self.nil()).replace("SHOWN", IS_SHOWN);
         for (table, beside) in [("idempotency", &[][..]), ("due", &["due_at", "handed_by"]), ("opens", &["epoch"])] {
             text = text.replace(&format!("MEMBERS({table})"), &self.members(table, beside));
         }

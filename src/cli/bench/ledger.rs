@@ -24,8 +24,8 @@ use crate::domain::{
 };
 use crate::store::postgres::probe::Probe;
 use crate::store::{
-    self, Accept, Begin, ChunkId, Claim, Close, LedgerOptions, NewNotification, Next, Open, Opened, Record, Store,
-    TakeDue, Urgency,
+    self, Accept, Begin, Claim, Close, Handed, HandedChunk, LedgerOptions, NewNotification, Next, Open, Opened, Record,
+    Store, Stream, TakeDue, TakeFrom, Urgency,
 };
 
 #[derive(Debug, Args)]
@@ -293,13 +293,11 @@ impl Subject {
         stages.push(self.stage("accept", args.rows, &before, &calls).await?);
 
         let before = self.used().await?;
-        let (chunks, calls) = work.take(args.rows).await?;
+        let (claims, calls) = work.take(args.rows).await?;
         stages.push(self.stage("take", args.rows, &before, &calls).await?);
 
-        let claims: Vec<_> = chunks.iter().flat_map(|(_, claims)| claims.iter().copied()).collect();
-        let drained: Vec<_> = chunks.iter().map(|(chunk, _)| *chunk).collect();
         let before = self.used().await?;
-        let (opened, calls) = work.open(&claims, &drained, args.batch).await?;
+        let (opened, calls) = work.open(&claims, args.batch).await?;
         stages.push(self.stage("open", args.rows, &before, &calls).await?);
         ensure!(opened.len() == args.rows, "{} of {} were opened", opened.len(), args.rows);
 
@@ -323,8 +321,6 @@ impl Subject {
         Ok(stages)
     }
 }
-
-type Taken = (ChunkId, Vec<Claim>);
 
 struct Work<'a> {
     store: &'a Arc<dyn Store>,
@@ -358,33 +354,31 @@ impl Work<'_> {
         Ok(latencies)
     }
 
-    async fn take(&self, rows: usize) -> anyhow::Result<(Vec<Taken>, Latencies)> {
+    async fn take(&self, rows: usize) -> anyhow::Result<(Vec<Claim>, Latencies)> {
         let (mut taken, mut latencies, mut left) = (Vec::new(), Latencies::default(), rows);
         while left > 0 {
-            let take = TakeDue { epoch: self.epoch, account: None, chunks: 4 };
             let started = Instant::now();
-            let chunks = self.store.take_due(take).await?;
+            let chunks = self.store.take_due(self.some_of_it(2_000)).await?;
             latencies.add(started.elapsed());
             ensure!(!chunks.is_empty(), "{left} are not due");
             for chunk in chunks {
-                let claims = chunk.handed.iter().map(|handed| Claim { id: handed.id, generation: handed.generation });
                 left -= chunk.handed.len();
-                taken.push((chunk.id, claims.collect()));
+                taken.extend(claims_of(&chunk));
             }
         }
         Ok((taken, latencies))
     }
 
-    async fn open(
-        &self,
-        claims: &[Claim],
-        drained: &[ChunkId],
-        batch: usize,
-    ) -> anyhow::Result<(Vec<Opened>, Latencies)> {
-        let calls = claims.chunks(batch).enumerate().map(|(n, claims)| {
-            let drained = drained.get(n).copied().into_iter().collect();
-            self.store.open(Open { epoch: self.epoch, claims: claims.into(), drained, urgency: Urgency::Bulk })
-        });
+    /// So many of the campaign, from its beginning.
+    fn some_of_it(&self, limit: u32) -> TakeDue {
+        let stream = Stream { priority: Priority::Normal, account: AccountId(1), batch: Some(self.campaign.batch) };
+        TakeDue { epoch: self.epoch, from: vec![TakeFrom { stream, limit }], early: false }
+    }
+
+    async fn open(&self, claims: &[Claim], batch: usize) -> anyhow::Result<(Vec<Opened>, Latencies)> {
+        let calls = claims
+            .chunks(batch)
+            .map(|claims| self.store.open(Open { epoch: self.epoch, claims: claims.into(), urgency: Urgency::Bulk }));
         let (opened, latencies) = self.timed(calls).await?;
         Ok((opened.into_iter().flatten().collect(), latencies))
     }
@@ -409,7 +403,7 @@ impl Work<'_> {
                 if left == 0 {
                     return None;
                 }
-                let chunks = self.store.take_due(TakeDue { epoch: self.epoch, account: None, chunks: 2 }).await;
+                let chunks = self.store.take_due(self.some_of_it(1_000)).await;
                 let taken = chunks.iter().flatten().map(|chunk| chunk.handed.len()).sum::<usize>();
                 if taken == 0 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -426,12 +420,8 @@ impl Work<'_> {
                 .map(|chunk| async move {
                     let chunk = chunk?;
                     let started = Instant::now();
-                    let claims: Vec<_> = chunk
-                        .handed
-                        .iter()
-                        .map(|handed| Claim { id: handed.id, generation: handed.generation })
-                        .collect();
-                    let (opened, _) = self.open(&claims, &[chunk.id], args.batch.max(claims.len())).await?;
+                    let claims: Vec<_> = claims_of(&chunk).collect();
+                    let (opened, _) = self.open(&claims, args.batch.max(claims.len())).await?;
                     self.record(&opened, args.batch).await?;
                     anyhow::Ok((opened.len(), started.elapsed()))
                 })
@@ -448,6 +438,11 @@ impl Work<'_> {
         let (_, latencies) = futures::try_join!(accepting, sending)?;
         Ok(latencies)
     }
+}
+
+fn claims_of(chunk: &HandedChunk) -> impl Iterator<Item = Claim> {
+    let of_chunk = |handed: &Handed| Claim { id: handed.id, generation: handed.generation, chunk: chunk.id };
+    chunk.handed.iter().map(of_chunk)
 }
 
 /// What is asked for and how it ends.
@@ -488,7 +483,7 @@ impl Campaign {
             let at = clock.now();
             let due = |n: &usize| NewNotification { begin: Begin::Due { at, scheduled: false }, ..new(*n) };
             let notifications = numbers.iter().map(due).collect();
-            Accept { epoch, notifications, key: None, urgency: Urgency::Bulk }
+            Accept { epoch, notifications, key: None, urgency: Urgency::Bulk, unseen: false }
         });
         calls.collect()
     }

@@ -177,12 +177,13 @@ async fn end_waiting<S: Sql + Ledger>(store: &S, matches: &[Match], at: Timestam
                     epoch: NO_EPOCH,
                     id: NotificationId(id),
                     batch: row.opt_uuid(3)?.map(BatchId),
+                    chunk: None,
                     status: Status::Cancelled,
                     at,
                     actor: ACTOR.into(),
                     reason: personal::ERASED.into(),
                 };
-                store.settle(settle).await?
+                store.settle(vec![settle]).await? == [true]
             }
             _ => true,
         };

@@ -417,16 +417,18 @@ async fn insert_ended(
 }
 
 pub(super) async fn insert_chunks(client: &Object, chunks: &[NewChunk]) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids)
-                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    const SQL: &str =
+        "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids, outstanding)
+                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     try_join_all(chunks.iter().map(|chunk| async move {
         let due_at = chunk.due_at.as_microsecond();
         let handed_by = chunk.handed_by.map(|epoch| epoch.0);
         let handed_at = handed_by.map(|_| due_at);
         let batch = chunk.batch.map(|batch| batch.0);
         let (account, priority) = (chunk.account.0, chunk.priority.code());
-        let values: [&(dyn ToSql + Sync); 8] =
-            [&chunk.id, &due_at, &handed_by, &handed_at, &account, &priority, &batch, &chunk.members];
+        let outstanding = chunk.outstanding();
+        let values: [&(dyn ToSql + Sync); 9] =
+            [&chunk.id, &due_at, &handed_by, &handed_at, &account, &priority, &batch, &chunk.members, &outstanding];
         execute(client, DOING, SQL, &values).await
     }))
     .await

@@ -6,10 +6,12 @@
 mod accept;
 mod committer;
 mod connection;
+mod load;
 mod open;
 pub(crate) mod pool;
 pub mod probe;
 mod record;
+mod settle;
 mod sql;
 mod take;
 
@@ -19,20 +21,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
+use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::{Sql as _, Statement};
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
-    Urgency, recovery,
+    Urgency, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
+use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource, NotificationId};
 
 /// Rows in one commit of the hot path.
 const GROUP_ROWS: usize = 1000;
@@ -42,6 +45,7 @@ pub struct Postgres {
     pool: Pool,
     ids: Arc<IdSource>,
     call_timeout: Duration,
+    shared: Shared,
     lease: Duration,
     fields: KnownFields,
     urgent_accept: Committer<Accept, Accepted>,
@@ -95,11 +99,12 @@ impl Postgres {
         };
         // The committers end when the ledger is dropped: their channels close.
         let tracker = TaskTracker::new();
-        let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared);
+        let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared.clone());
         Postgres {
             pool,
             ids,
             call_timeout: options.call_timeout,
+            shared,
             lease: options.lease,
             fields: KnownFields::default(),
             urgent_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(urgent.clone(), group)),
@@ -216,14 +221,24 @@ impl Ledger for Postgres {
     }
 
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError> {
-        on_connection(&self.pool, self.call_timeout, "taking due work", move |client| {
-            Box::pin(take::take_due(client, take))
-        })
-        .await
+        let ids = Arc::clone(&self.ids);
+        self.shared
+            .on_connection("taking due work", move |client| {
+                Box::pin(async move { take::take_due(client, &ids, take).await })
+            })
+            .await
     }
 
-    async fn next_due(&self) -> Result<Option<jiff::Timestamp>, StoreError> {
-        recovery::next_due(self).await
+    async fn waiting(&self) -> Result<Waiting, StoreError> {
+        waiting::waiting(self).await
+    }
+
+    async fn load(&self, ids: Vec<NotificationId>) -> Result<Vec<NewNotification>, StoreError> {
+        const DOING: &str = "reading what was handed over";
+        on_connection(&self.pool, self.call_timeout, DOING, move |client| {
+            Box::pin(async move { load::load(client, &ids).await })
+        })
+        .await
     }
 
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
@@ -234,16 +249,34 @@ impl Ledger for Postgres {
         self.record.commit("recording outcomes", record).await
     }
 
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-        recovery::give_back_one(self, epoch, chunk).await
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, chunk).await
     }
 
-    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError> {
-        recovery::postpone(self, postpone).await
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError> {
+        recovery::recount(self, before, by).await
     }
 
-    async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {
-        recovery::settle(self, settle).await
+    async fn postpone(&self, postpones: Vec<Postpone>) -> Result<Vec<bool>, StoreError> {
+        let shared = self.shared.clone();
+        self.shared
+            .on_connection("postponing notifications", move |client| {
+                Box::pin(async move { settle::postpone(client, &shared, &postpones).await })
+            })
+            .await
+    }
+
+    async fn settle(&self, settles: Vec<Settle>) -> Result<Vec<bool>, StoreError> {
+        let shared = self.shared.clone();
+        self.shared
+            .on_connection("settling notifications", move |client| {
+                Box::pin(async move { settle::settle(client, &shared, &settles).await })
+            })
+            .await
+    }
+
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
+        waiting::reschedule(self, id, at).await
     }
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {

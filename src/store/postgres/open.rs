@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use deadpool_postgres::Object;
 use uuid::Uuid;
 
 use super::Shared;
-use super::accept::live_epochs;
+use super::accept::{execute, live_epochs};
 use super::connection::from_postgres;
 use crate::domain::clock::from_micros;
 use crate::domain::{Generation, NotificationId};
@@ -53,19 +54,23 @@ async fn open_all(
             WHERE epoch = $1 AND lost_at IS NULL AND lease_until >= vestnik_now() FOR SHARE),
         claimed AS (
             UPDATE work w SET state = 4, hold = NULL, epoch = $1, attempt = w.attempt + 1, opened_at = vestnik_now()
-            FROM unnest($2::uuid[], $3::int4[]) AS u(id, generation)
+            FROM unnest($2::uuid[], $3::int4[], $5::uuid[]) AS u(id, generation, chunk)
             WHERE w.id = u.id AND w.generation = u.generation AND w.state IN (2, 3) AND EXISTS (SELECT 1 FROM live)
-            RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at, w.generation),
+            RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at, w.generation, u.chunk),
         kept AS (
             INSERT INTO opens (id, epoch, ids) SELECT $4, $1, array_agg(id) FROM claimed HAVING count(*) > 0),
-        dropped AS (DELETE FROM due WHERE id = ANY($5) AND handed_by = $1 AND EXISTS (SELECT 1 FROM live))
-        SELECT id, attempt, retry_count, resends, opened_at, generation FROM claimed";
+        counted AS (
+            UPDATE due d SET outstanding = d.outstanding - c.n
+            FROM (SELECT chunk, count(*)::int4 AS n FROM claimed GROUP BY chunk) c
+            WHERE d.id = c.chunk AND d.handed_by IS NOT NULL RETURNING d.id AS chunk, d.outstanding)
+        SELECT id, attempt, retry_count, resends, opened_at, generation, chunk, outstanding
+        FROM claimed LEFT JOIN counted USING (chunk)";
     // In one order for all: processes that claim the same rows seldom wait for each other in a circle.
     let mut claims: Vec<_> = places.iter().flat_map(|place| &group[*place].claims).collect();
     claims.sort_unstable_by_key(|claim| (claim.id, claim.generation));
     let ids: Vec<Uuid> = claims.iter().map(|claim| claim.id.0).collect();
     let generations: Vec<i32> = claims.iter().map(|claim| claim.generation.0).collect();
-    let drained: Vec<Uuid> = places.iter().flat_map(|place| &group[*place].drained).map(|chunk| chunk.0).collect();
+    let chunks: Vec<Uuid> = claims.iter().map(|claim| claim.chunk.0).collect();
     let set = shared.ids.next();
     let rows = shared
         .on_connection(DOING, move |client| {
@@ -73,10 +78,12 @@ async fn open_all(
                 let failed = |error| from_postgres(DOING, error);
                 let statement = client.prepare_cached(OPEN).await.map_err(failed)?;
                 let rows =
-                    client.query(&statement, &[&epoch, &ids, &generations, &set, &drained]).await.map_err(failed)?;
+                    client.query(&statement, &[&epoch, &ids, &generations, &set, &chunks]).await.map_err(failed)?;
                 if rows.is_empty() && live_epochs(client, &HashSet::from([epoch])).await?.is_empty() {
                     return Ok(None);
                 }
+                let empty = rows.iter().filter(|row| row.get::<_, Option<i32>>(7).is_some_and(|left| left <= 0));
+                drop_empty(client, empty.map(|row| row.get(6)).collect()).await?;
                 Ok(Some(rows))
             })
         })
@@ -96,4 +103,16 @@ async fn open_all(
         .collect();
     shared.opens.opened(set, opened.keys().map(|(id, _)| *id));
     Ok(Some(opened))
+}
+
+/// Chunks of which nothing is left go. A statement of its own: in one with the count, a chunk that two processes count
+/// down at once would be seen by neither as empty.
+pub(super) async fn drop_empty(client: &Object, mut chunks: Vec<Uuid>) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM due WHERE id = ANY($1) AND handed_by IS NOT NULL AND outstanding <= 0";
+    chunks.sort_unstable();
+    chunks.dedup();
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    execute(client, DOING, SQL, &[&chunks]).await.map(|_| ())
 }

@@ -189,8 +189,8 @@ fn insert_ended(
 
 pub(super) fn insert_chunks(db: &Connection, chunks: &[NewChunk]) -> Result<(), rusqlite::Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO due (id, due_at, handed_by, handed_at, account, priority, batch_id, ids, outstanding)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for chunk in chunks {
         statement.execute(params![
@@ -202,6 +202,7 @@ pub(super) fn insert_chunks(db: &Connection, chunks: &[NewChunk]) -> Result<(), 
             chunk.priority.code(),
             chunk.batch.as_ref().map(|batch| batch.0.as_bytes()),
             ids_to_bytes(chunk.members.iter().copied()),
+            chunk.outstanding(),
         ])?;
     }
     Ok(())

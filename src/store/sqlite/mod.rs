@@ -2,8 +2,10 @@
 
 mod accept;
 mod connection;
+mod load;
 mod open;
 mod record;
+mod settle;
 mod setup;
 mod sql;
 mod take;
@@ -12,18 +14,19 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use self::connection::{Connections, from_sqlite};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{Ledger, Postpone, Recover, Recovered, Settle};
+use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::Sql as _;
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
-    Urgency, migrations, recovery,
+    Urgency, migrations, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource};
+use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource, NotificationId};
 
 /// See the module.
 pub struct Sqlite {
@@ -133,13 +136,17 @@ impl Ledger for Sqlite {
     }
 
     async fn take_due(&self, take: TakeDue) -> Result<Vec<HandedChunk>, StoreError> {
-        let now = self.clock.now();
-        let run = move |db: &Connection| take::take_due(db, &take, now);
+        let (ids, now) = (Arc::clone(&self.ids), self.clock.now());
+        let run = move |db: &Connection| take::take_due(db, &take, &ids, now);
         self.connections.write("taking due work", Urgency::Bulk, run, drop).await
     }
 
-    async fn next_due(&self) -> Result<Option<jiff::Timestamp>, StoreError> {
-        recovery::next_due(self).await
+    async fn waiting(&self) -> Result<Waiting, StoreError> {
+        waiting::waiting(self).await
+    }
+
+    async fn load(&self, ids: Vec<NotificationId>) -> Result<Vec<NewNotification>, StoreError> {
+        self.connections.read("reading what was handed over", move |db| load::load(db, &ids)).await
     }
 
     async fn open(&self, open: Open) -> Result<Vec<Opened>, StoreError> {
@@ -165,16 +172,28 @@ impl Ledger for Sqlite {
         self.connections.write("recording outcomes", urgency, run, undo).await.map(|(closed, _)| closed)
     }
 
-    async fn give_back(&self, epoch: Epoch, chunk: ChunkId) -> Result<u64, StoreError> {
-        recovery::give_back_one(self, epoch, chunk).await
+    async fn give_back(&self, chunk: ChunkId) -> Result<u64, StoreError> {
+        recovery::give_back_one(self, chunk).await
     }
 
-    async fn postpone(&self, postpone: Postpone) -> Result<bool, StoreError> {
-        recovery::postpone(self, postpone).await
+    async fn recount(&self, before: Timestamp, by: Option<Epoch>) -> Result<Vec<HandedLong>, StoreError> {
+        recovery::recount(self, before, by).await
     }
 
-    async fn settle(&self, settle: Settle) -> Result<bool, StoreError> {
-        recovery::settle(self, settle).await
+    async fn postpone(&self, postpones: Vec<Postpone>) -> Result<Vec<bool>, StoreError> {
+        let ids = Arc::clone(&self.ids);
+        let run = move |db: &Connection| settle::postpone(db, &postpones, &ids);
+        self.connections.write("postponing notifications", Urgency::Bulk, run, drop).await
+    }
+
+    async fn settle(&self, settles: Vec<Settle>) -> Result<Vec<bool>, StoreError> {
+        let ids = Arc::clone(&self.ids);
+        let run = move |db: &Connection| settle::settle(db, &settles, &ids);
+        self.connections.write("settling notifications", Urgency::Bulk, run, drop).await
+    }
+
+    async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
+        waiting::reschedule(self, id, at).await
     }
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {

@@ -14,7 +14,8 @@ use vestnik::domain::{
 };
 use vestnik::store::{
     self, Accept, Accepted, Begin, Claim, Close, Counts, FoundNotification, HandedChunk, LedgerOptions, NewKey,
-    NewNotification, Next, Open, Opened, Record, Recover, Recovered, Store, StoreError, TakeDue, Urgency,
+    NewNotification, Next, Open, Opened, Record, Recover, Recovered, Store, StoreError, Stream, TakeDue, TakeFrom,
+    Urgency,
 };
 
 use super::postgres::{self, TestDatabase};
@@ -245,7 +246,7 @@ impl TestLedger {
     }
 
     pub(crate) fn accept_of(&self, notifications: Vec<NewNotification>) -> Accept {
-        Accept { epoch: self.epoch, notifications, key: None, urgency: Urgency::Bulk }
+        Accept { epoch: self.epoch, notifications, key: None, urgency: Urgency::Bulk, unseen: false }
     }
 
     pub(crate) async fn accept(&self, notifications: Vec<NewNotification>) {
@@ -267,7 +268,26 @@ impl TestLedger {
     }
 
     pub(crate) async fn take_as(&self, epoch: Epoch) -> Vec<HandedChunk> {
-        self.store().take_due(TakeDue { epoch, account: None, chunks: 1000 }).await.unwrap()
+        let mut taken = Vec::new();
+        loop {
+            let more = self.take_some(self.store().as_ref(), epoch, u32::MAX).await;
+            if more.is_empty() {
+                return taken;
+            }
+            taken.extend(more);
+        }
+    }
+
+    /// Up to `limit` of each stream, most urgent first.
+    pub(crate) async fn take_some(&self, store: &dyn Store, epoch: Epoch, limit: u32) -> Vec<HandedChunk> {
+        let waiting = store.waiting().await.unwrap();
+        let from = waiting.streams.iter().map(|waiting| TakeFrom { stream: waiting.stream, limit }).collect();
+        store.take_due(TakeDue { epoch, from, early: false }).await.unwrap()
+    }
+
+    /// The stream of what is accepted by itself.
+    pub(crate) fn stream(&self) -> Stream {
+        Stream { priority: Priority::Normal, account: ACCOUNT, batch: None }
     }
 
     /// Opens all of some chunks and gives the chunks back.
@@ -276,12 +296,7 @@ impl TestLedger {
     }
 
     pub(crate) fn open_of(&self, chunks: &[HandedChunk]) -> Open {
-        Open {
-            epoch: self.epoch,
-            claims: claims(chunks),
-            drained: chunks.iter().map(|chunk| chunk.id).collect(),
-            urgency: Urgency::Bulk,
-        }
+        Open { epoch: self.epoch, claims: claims(chunks), urgency: Urgency::Bulk }
     }
 
     /// Takes and opens one that is due alone.
@@ -371,8 +386,12 @@ impl TestLedger {
 }
 
 pub(crate) fn claims(chunks: &[HandedChunk]) -> Vec<Claim> {
-    let handed = chunks.iter().flat_map(|chunk| &chunk.handed);
-    handed.map(|handed| Claim { id: handed.id, generation: handed.generation }).collect()
+    let of_chunk = |chunk: &HandedChunk| {
+        let id = chunk.id;
+        let handed = chunk.handed.clone().into_iter();
+        handed.map(move |handed| Claim { id: handed.id, generation: handed.generation, chunk: id })
+    };
+    chunks.iter().flat_map(of_chunk).collect()
 }
 
 pub(crate) fn ids_of(chunks: &[HandedChunk]) -> Vec<NotificationId> {

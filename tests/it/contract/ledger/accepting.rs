@@ -100,7 +100,7 @@ async fn many_accepts_at_once_are_all_stored(ledger: TestLedger) {
         let begin = if n % 2 == 0 { Begin::Open } else { ledger.due_now() };
         let urgency = if n % 3 == 0 { Urgency::Bulk } else { Urgency::Urgent };
         let notifications = vec![ledger.notification(begin)];
-        ledger.store().accept(Accept { epoch: ledger.epoch, notifications, key: None, urgency })
+        ledger.store().accept(Accept { epoch: ledger.epoch, notifications, key: None, urgency, unseen: false })
     });
     for answer in futures::future::join_all(calls).await {
         answer.unwrap();

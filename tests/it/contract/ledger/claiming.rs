@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vestnik::domain::{Epoch, Generation, NotificationId, Status, SystemClock};
 use vestnik::store::{
-    Begin, Claim, LedgerOptions, NewNotification, Open, Record, Store, StoreError, TakeDue, Urgency, connect,
+    Begin, Claim, LedgerOptions, NewNotification, Open, Record, Store, StoreError, TakeDue, TakeFrom, Urgency, connect,
 };
 
 use crate::support::ledger::{TestLedger, claims, promises};
@@ -21,7 +21,8 @@ promises!(
     a_copy_of_the_newest_takes_nothing,
     claimed_are_answered_in_the_order_asked,
     a_lost_epoch_opens_and_takes_nothing,
-    a_chunk_is_drained_only_by_who_holds_it,
+    a_chunk_goes_with_the_last_that_is_opened,
+    copies_count_no_chunk_down,
 );
 
 async fn two_claimers_never_hold_the_same_row(ledger: TestLedger) {
@@ -54,7 +55,7 @@ async fn hammer(ledger: &TestLedger, processes: Vec<(Arc<dyn Store>, Epoch)>) {
         let (seen_claims, opened, chunks) = (&seen_claims, &opened, &chunks);
         async move {
             loop {
-                let taken = store.take_due(TakeDue { epoch, account: None, chunks: 2 }).await.unwrap();
+                let taken = ledger.take_some(store.as_ref(), epoch, 150).await;
                 let mut asked = claims(&taken);
                 for chunk in &taken {
                     assert!(chunks.lock().unwrap().insert(chunk.id), "chunk {:?} was handed out twice", chunk.id);
@@ -64,8 +65,7 @@ async fn hammer(ledger: &TestLedger, processes: Vec<(Arc<dyn Store>, Epoch)>) {
                     // A redelivered copy: what was handed to somebody, offered again.
                     asked.extend(seen_claims.lock().unwrap().iter().rev().take(300));
                 }
-                let drained = taken.iter().map(|chunk| chunk.id).collect();
-                let open = Open { epoch, claims: asked, drained, urgency: Urgency::Bulk };
+                let open = Open { epoch, claims: asked, urgency: Urgency::Bulk };
                 for attempt in store.open(open).await.unwrap() {
                     *opened.lock().unwrap().entry(attempt.id).or_default() += 1;
                 }
@@ -116,7 +116,7 @@ async fn handed_over_twice(ledger: &mut TestLedger) -> (NewNotification, Claim, 
 }
 
 async fn open_claims(ledger: &TestLedger, claims: Vec<Claim>) -> Vec<NotificationId> {
-    let open = Open { epoch: ledger.epoch, claims, drained: vec![], urgency: Urgency::Urgent };
+    let open = Open { epoch: ledger.epoch, claims, urgency: Urgency::Urgent };
     ledger.store().open(open).await.unwrap().iter().map(|opened| opened.id).collect()
 }
 
@@ -167,9 +167,8 @@ async fn refuses_everything(ledger: &TestLedger, store: &dyn Store, lost: Epoch,
     let is_lost = |what: &str, result: Result<(), StoreError>| {
         assert!(matches!(result, Err(StoreError::EpochLost)), "{what}: {result:?}");
     };
-    let chunk = vestnik::store::ChunkId(uuid::Uuid::nil());
     for claims in [claims, vec![]] {
-        let open = Open { epoch: lost, claims, drained: vec![chunk], urgency: Urgency::Urgent };
+        let open = Open { epoch: lost, claims, urgency: Urgency::Urgent };
         is_lost("open", store.open(open).await.map(drop));
     }
     let before = ledger.raw_count("notifications").await;
@@ -179,7 +178,8 @@ async fn refuses_everything(ledger: &TestLedger, store: &dyn Store, lost: Epoch,
         is_lost("accept", store.accept(accept).await.map(drop));
     }
     assert_eq!(ledger.raw_count("notifications").await, before);
-    is_lost("take_due", store.take_due(TakeDue { epoch: lost, account: None, chunks: 9 }).await.map(drop));
+    let from = vec![TakeFrom { stream: ledger.stream(), limit: 9 }];
+    is_lost("take_due", store.take_due(TakeDue { epoch: lost, from, early: false }).await.map(drop));
     is_lost("renew", store.renew(lost).await);
     // Nothing is opened or held by accepting for later: that is anybody's.
     let mut accept = ledger.accept_of(vec![ledger.notification(ledger.due_now())]);
@@ -215,7 +215,7 @@ async fn a_lease_that_ran_out_on_postgres_opens_nothing() {
     let store = connect(&options, Arc::new(SystemClock)).await.unwrap();
     let Some(ledger) = TestLedger::postgres().await else { return };
     let epoch = store.begin_epoch("short".into()).await.unwrap();
-    let open = |claims| Open { epoch, claims, drained: vec![], urgency: Urgency::Urgent };
+    let open = |claims| Open { epoch, claims, urgency: Urgency::Urgent };
     store.renew(epoch).await.unwrap();
     store.open(open(vec![])).await.unwrap();
     let lost = async {
@@ -236,18 +236,24 @@ async fn a_lease_that_ran_out_on_postgres_opens_nothing() {
     assert!(store.record(Record { epoch, closes: vec![], urgency: Urgency::Urgent }).await.unwrap().is_empty());
 }
 
-/// The processes are two, so this is about PostgreSQL.
+/// A chunk that one process handed over is opened by others: each counts, and the last takes it away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_in_another_s_hand_is_not_drained() {
+async fn a_chunk_is_counted_down_by_all_who_open_of_it() {
     let Some(ledger) = TestLedger::postgres().await else { return };
-    let new = ledger.notification(ledger.due_now());
-    ledger.accept(vec![new.clone()]).await;
+    let (_, new) = ledger.batch(200);
+    ledger.accept(new).await;
     let other = ledger.begin_epoch().await;
     let chunks = ledger.take_as(other).await;
-    let open = Open { claims: vec![], ..ledger.open_of(&chunks) };
-    ledger.store().open(open).await.unwrap();
+    let second = ledger.connect().await.unwrap();
+    let all = claims(&chunks);
+    let opens = all.chunks(7).enumerate().map(|(n, claims)| {
+        let store = if n % 2 == 0 { ledger.store() } else { &second };
+        store.open(Open { epoch: ledger.epoch, claims: claims.into(), urgency: Urgency::Bulk })
+    });
+    let opened: usize = futures::future::join_all(opens).await.into_iter().map(|opened| opened.unwrap().len()).sum();
+    assert_eq!(opened, 200);
     ledger.assert_balances().await;
-    assert_eq!(ledger.raw_count("due").await, 1);
+    assert_eq!(ledger.raw_count("due").await, 0);
 }
 
 /// A caller that goes away in the middle leaves no half of a change to the next user of its connection.
@@ -258,8 +264,13 @@ async fn a_call_given_up_leaves_no_half_of_a_change() {
         let (_, new) = ledger.batch(3);
         ledger.accept(new).await;
     }
-    for polls in (1..=15).cycle().take(45) {
-        let mut call = ledger.store().take_due(TakeDue { epoch: ledger.epoch, account: None, chunks: 1 });
+    let waiting = ledger.store().waiting().await.unwrap().streams;
+    for (polls, waiting) in (1..=15).cycle().zip(&waiting[..45]) {
+        let mut call = ledger.store().take_due(TakeDue {
+            epoch: ledger.epoch,
+            from: vec![TakeFrom { stream: waiting.stream, limit: 3 }],
+            early: false,
+        });
         let mut left = polls;
         // Given up wherever it waits the n-th time.
         std::future::poll_fn(|context| {
@@ -304,15 +315,34 @@ async fn the_hot_path_scans_no_table_on_postgres() {
     assert_eq!(ledger.raw_column(scanned).await, [""; 0]);
 }
 
-async fn a_chunk_is_drained_only_by_who_holds_it(mut ledger: TestLedger) {
-    let new = ledger.notification(ledger.due_now());
-    ledger.accept(vec![new.clone()]).await;
+async fn a_chunk_goes_with_the_last_that_is_opened(ledger: TestLedger) {
+    let (_, new) = ledger.batch(5);
+    ledger.accept(new).await;
+    let chunks = ledger.take().await;
+    for (n, claim) in claims(&chunks).into_iter().enumerate() {
+        assert_eq!(ledger.raw_column("SELECT outstanding AS c FROM due").await, [(5 - n).to_string()]);
+        let open = Open { claims: vec![claim], ..ledger.open_of(&[]) };
+        assert_eq!(ledger.store().open(open).await.unwrap().len(), 1);
+    }
+    assert_eq!(ledger.raw_count("due").await, 0);
+    ledger.assert_balances().await;
+}
+
+async fn copies_count_no_chunk_down(mut ledger: TestLedger) {
+    let (_, new) = ledger.batch(2);
+    ledger.accept(new).await;
     let stale = ledger.take().await;
     ledger.crash().await;
     ledger.recover().await;
-    // It waits again, in nobody's hand.
-    let open = Open { claims: vec![], ..ledger.open_of(&stale) };
-    ledger.store().open(open).await.unwrap();
-    assert_eq!(ledger.take_and_open().await.id, new.id);
+    let again = ledger.take().await;
+    assert!(ledger.open(&stale).await.is_empty());
+    let first = claims(&again)[0];
+    for expected in [1, 0] {
+        let open = Open { claims: vec![first], ..ledger.open_of(&[]) };
+        assert_eq!(ledger.store().open(open).await.unwrap().len(), expected);
+        assert_eq!(ledger.raw_column("SELECT outstanding AS c FROM due").await, ["1"]);
+    }
+    assert_eq!(ledger.open(&again).await.len(), 1);
+    assert_eq!(ledger.raw_count("due").await, 0);
     ledger.assert_balances().await;
 }

@@ -24,7 +24,7 @@ async fn of_many_at_once_one_is_stored_and_all_get_its_ids(ledger: TestLedger) {
         let calls = (0..CALLS).map(|n| {
             let (_, notifications) = ledger.batch(3);
             let urgency = if n % 2 == 0 { Urgency::Urgent } else { Urgency::Bulk };
-            let accept = Accept { epoch: ledger.epoch, notifications, key: Some(key.clone()), urgency };
+            let accept = Accept { epoch: ledger.epoch, notifications, key: Some(key.clone()), urgency, unseen: false };
             async { (accept.clone(), ledger.store().accept(accept).await.unwrap()) }
         });
         let answers = futures::future::join_all(calls).await;
@@ -106,7 +106,7 @@ async fn keys_in_any_order_never_block_each_other(ledger: TestLedger) {
         let accept = |n: usize, urgency| {
             let key = ledger.key(&format!("{round} {n}"));
             let notifications = vec![ledger.notification(ledger.due_now())];
-            ledger.store().accept(Accept { epoch: ledger.epoch, notifications, key: Some(key), urgency })
+            ledger.store().accept(Accept { epoch: ledger.epoch, notifications, key: Some(key), urgency, unseen: false })
         };
         let up = (0..KEYS).map(|n| accept(n, Urgency::Urgent));
         let down = (0..KEYS).rev().map(|n| accept(n, Urgency::Bulk));

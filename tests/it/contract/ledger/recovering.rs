@@ -117,7 +117,6 @@ async fn what_was_partly_opened_is_settled_each_for_itself(mut ledger: TestLedge
     let chunks = ledger.take().await;
     let mut open = ledger.open_of(&chunks);
     open.claims.truncate(3);
-    open.drained.clear();
     ledger.store().open(open).await.unwrap();
     let again = ledger.again(Duration::from_secs(3600), HoldReason::Retry, vestnik::store::Counts::Retry);
     let closes = vec![ledger.close_of(&new[0], 1, Next::Sent), ledger.close_of(&new[1], 1, again)];
@@ -197,7 +196,6 @@ async fn a_clean_end_gives_back_what_was_in_hand(mut ledger: TestLedger) {
     let chunks = ledger.take().await;
     let mut open = ledger.open_of(&chunks);
     open.claims.truncate(1);
-    open.drained.clear();
     ledger.store().open(open).await.unwrap();
     ledger.record(vec![ledger.close_of(&new[0], 1, Next::Sent)]).await;
     ledger.store().end_epoch(ledger.epoch).await.unwrap();

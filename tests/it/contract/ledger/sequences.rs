@@ -134,11 +134,8 @@ async fn step(ledger: &mut TestLedger, world: &mut World, op: Op) {
             let mut open = ledger.open_of(&chunks);
             if !all {
                 open.claims.truncate(open.claims.len() / 2);
-                open.drained.clear();
             }
-            if old {
-                open.drained.clear();
-            } else if all && !chunks.is_empty() {
+            if !old && all && !chunks.is_empty() {
                 world.old.extend(world.in_hand.pop());
             }
             let asked = claims(&chunks).len();

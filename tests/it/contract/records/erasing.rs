@@ -129,13 +129,14 @@ async fn world(ledger: &TestLedger) -> World {
     let settle = Settle {
         epoch: ledger.epoch,
         id: world.settled.id,
+        chunk: None,
         batch: None,
         status: Status::Cancelled,
         at: ledger.now(),
         actor: "Anna".into(),
         reason: "Незабудкина called".into(),
     };
-    assert!(ledger.store().settle(settle).await.unwrap());
+    assert_eq!(ledger.store().settle(vec![settle]).await.unwrap(), [true]);
     for (channel, address) in
         [(Channel::WhatsApp, PHONE), (Channel::Sms, PHONE), (Channel::Email, "zinaida@example.com")]
     {

@@ -1,0 +1,275 @@
+//! 3. What is due is handed to the queue, a window of it at a time.
+//!
+//! The queue holds about as much as an account may send in two seconds: so a pause takes hold soon, one slow account
+//! stands in nobody's way, and a broker that loses everything loses little time. Streams of an account (its batches,
+//! and what is in none) take turns; a more urgent one does not wait for the window that less urgent ones fill.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Delivery;
+use crate::domain::{AccountId, Epoch, Priority, Status};
+use crate::limits::Lane as BudgetLane;
+use crate::queue::{Condition, Lane, Task};
+use crate::store::{
+    ChunkId, HandedChunk, HandedOver, Settle, StoreError, Stream, TakeDue, TakeFrom, Waiting, WaitingStream,
+};
+
+/// How far ahead of its account's rate the queue is filled.
+const WINDOW: Duration = Duration::from_secs(2);
+/// No window is larger: what a lost process had in hand waits for its lease to run out.
+const LARGEST_WINDOW: u64 = 20_000;
+/// Taken in one transaction at most.
+const AT_ONCE: u32 = 2_000;
+/// Rounds follow each other no faster: there is always a window's worth to do meanwhile.
+const BREATH: Duration = Duration::from_millis(20);
+/// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// … and this often while there is nothing.
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After a failure of the ledger or the queue, this long before trying again.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// What was handed over so long ago, with nothing left in its lane, was lost on the way.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+/// Hands over until new work may not begin any more.
+pub(super) fn start(delivery: &Arc<Delivery>) {
+    let delivery = Arc::clone(delivery);
+    let sends = delivery.sends.clone();
+    sends.spawn(async move {
+        let mut losses = delivery.queue.losses();
+        let mut turn = 0;
+        loop {
+            if losses.has_changed().unwrap_or(false) {
+                losses.mark_unchanged();
+                delivery.hand_over_again().await;
+            }
+            let pause = match delivery.round(turn).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not hand over what is due");
+                    AFTER_FAILURE
+                }
+            };
+            turn += 1;
+            let breath = tokio::time::sleep(BREATH.min(pause));
+            tokio::select! {
+                () = breath => {}
+                () = delivery.stopping.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
+                () = delivery.wake.notified() => {}
+                _ = losses.changed() => losses.mark_changed(),
+                () = delivery.stopping.cancelled() => return,
+            }
+        }
+    });
+}
+
+impl Delivery {
+    /// One look at the ledger, and what follows from it. Returns how long nothing more will be due.
+    async fn round(&self, turn: usize) -> Result<Duration, StoreError> {
+        let waiting = self.store.waiting().await?;
+        self.held.set(&waiting.held);
+        let now = self.clock.now();
+        if !waiting.cancelled.is_empty() {
+            self.end_cancelled(&waiting.cancelled).await?;
+        }
+        self.look_for_lost(&waiting.handed, now).await;
+        if let Condition::Down { .. } | Condition::Blocked { .. } = &*self.queue.condition().borrow() {
+            return Ok(AFTER_FAILURE);
+        }
+        let from = self.portions(&waiting, now, turn);
+        if from.is_empty() {
+            return Ok(self.until_next(&waiting, now));
+        }
+        let chunks = self.store.take_due(TakeDue { epoch: self.lease.epoch(), from, early: false }).await?;
+        for chunk in chunks {
+            self.hand_over(chunk).await;
+        }
+        Ok(Duration::ZERO)
+    }
+
+    /// How much of which streams there is room for.
+    fn portions(&self, waiting: &Waiting, now: Timestamp, turn: usize) -> Vec<TakeFrom> {
+        let mut of_account: HashMap<AccountId, Vec<&WaitingStream>> = HashMap::new();
+        for stream in waiting.streams.iter().filter(|stream| stream.due_at <= now) {
+            of_account.entry(stream.stream.account).or_default().push(stream);
+        }
+        let mut from = Vec::new();
+        for (id, streams) in of_account {
+            let Some(account) = self.account_by_id(id) else { continue };
+            let Some(room) = account.circuit.room(Instant::now()) else { continue };
+            let window = account.budget.room(BudgetLane::Queued, WINDOW, Instant::now()).min(LARGEST_WINDOW).min(room);
+            let mut filled = 0;
+            for priority in Priority::ALL {
+                filled += self.outstanding(&waiting.handed, id, *priority);
+                let left = window.saturating_sub(filled);
+                let streams: Vec<_> = streams.iter().filter(|stream| stream.stream.priority == *priority).collect();
+                let shared = share(&streams, left.min(AT_ONCE.into()), turn);
+                filled += shared.iter().map(|from| u64::from(from.limit)).sum::<u64>();
+                from.extend(shared);
+            }
+        }
+        from
+    }
+
+    /// What was handed over of an account and priority and is not opened: by all, if all take from the same queue.
+    fn outstanding(&self, handed: &[HandedOver], account: AccountId, priority: Priority) -> u64 {
+        let ours = |one: &&HandedOver| self.queue.is_shared() || one.by == self.lease.epoch();
+        let of_lane = |one: &&HandedOver| one.account == account && one.priority == priority;
+        handed.iter().filter(ours).filter(of_lane).map(|one| one.count).sum()
+    }
+
+    fn until_next(&self, waiting: &Waiting, now: Timestamp) -> Duration {
+        let next = waiting.streams.iter().map(|stream| stream.due_at).min();
+        let is_empty = next.is_none() && waiting.handed.is_empty();
+        let look = if is_empty { IDLE_LOOK_EVERY } else { LOOK_EVERY };
+        let wait = next.and_then(|due_at| Duration::try_from(due_at.duration_since(now)).ok());
+        wait.filter(|wait| !wait.is_zero()).map_or(look, |wait| wait.min(look))
+    }
+
+    /// Publishes a chunk, or gives it back.
+    async fn hand_over(&self, chunk: HandedChunk) {
+        let Some(account) = self.account_by_id(chunk.account) else { return self.give_back(chunk.id).await };
+        let lane = Lane { channel: account.name().channel, priority: chunk.priority };
+        let tasks: Vec<Task> = chunk
+            .handed
+            .iter()
+            .map(|handed| Task {
+                id: handed.id,
+                generation: handed.generation,
+                chunk: chunk.id,
+                account: chunk.account,
+                batch: chunk.batch,
+                lane,
+                retry_count: handed.retry_count,
+            })
+            .collect();
+        if let Err(error) = self.queue.publish(tasks).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not hand over: it waits in the ledger");
+            self.give_back(chunk.id).await;
+        }
+    }
+
+    /// Lets a chunk be taken again, however long the ledger is away; a process that ends meanwhile gives back all.
+    pub(super) async fn give_back(&self, chunk: ChunkId) {
+        while let Err(error) = self.store.give_back(chunk).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "could not give a chunk back");
+            tokio::select! {
+                () = tokio::time::sleep(AFTER_FAILURE) => {}
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    /// What waits of cancelled batches ends, due or not. What is in a worker's hand the worker ends.
+    async fn end_cancelled(&self, cancelled: &[WaitingStream]) -> Result<(), StoreError> {
+        /// So much is in hand at a time: between two steps others have their turn.
+        const STEP: u32 = 250;
+        let epoch = self.lease.epoch();
+        for waiting in cancelled {
+            loop {
+                let from = vec![TakeFrom { stream: waiting.stream, limit: STEP }];
+                let chunks = self.store.take_due(TakeDue { epoch, from, early: true }).await?;
+                if chunks.is_empty() || self.stopping.is_cancelled() {
+                    break;
+                }
+                for chunk in chunks {
+                    self.cancel_all(epoch, &chunk).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn cancel_all(&self, epoch: Epoch, chunk: &HandedChunk) -> Result<(), StoreError> {
+        let at = self.clock.now();
+        let settles = chunk.handed.iter().map(|handed| Settle {
+            epoch,
+            id: handed.id,
+            batch: chunk.batch,
+            chunk: Some(chunk.id),
+            status: Status::Cancelled,
+            at,
+            actor: "batch".into(),
+            reason: "its batch was cancelled".into(),
+        });
+        self.store.settle(settles.collect()).await.map(drop)
+    }
+
+    /// The queue lost what it held: everything that was handed over is handed over again.
+    async fn hand_over_again(&self) {
+        tracing::warn!(queue = self.queue.kind(), "the queue lost what it held: handing it over again");
+        loop {
+            match self.store.recount(self.clock.now(), None).await {
+                Ok(chunks) if chunks.is_empty() => return,
+                Ok(chunks) => {
+                    for one in chunks {
+                        self.give_back(one.chunk).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not look for what is lost");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            }
+            if self.stopping.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Counts anew what was handed over long ago, and hands over again what is not in its lane any more. A copy that
+    /// turns up all the same finds nothing to take.
+    async fn look_for_lost(&self, handed: &[HandedOver], now: Timestamp) {
+        let since = crate::domain::clock::earlier(now, LOST_AFTER);
+        if !handed.iter().any(|one| one.since < since) {
+            return;
+        }
+        if let Err(error) = self.give_back_lost(since).await {
+            tracing::warn!(error = &*error, "could not look for what was lost on the way");
+        }
+    }
+
+    async fn give_back_lost(&self, since: Timestamp) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let by = (!self.queue.is_shared()).then(|| self.lease.epoch());
+        let chunks = self.store.recount(since, by).await?;
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let depths = self.queue.depths().await?;
+        for crate::store::HandedLong { chunk, account, priority } in chunks {
+            let Some(account) = self.account_by_id(account) else { continue };
+            let lane = Lane { channel: account.name().channel, priority };
+            let is_empty = depths.iter().all(|depth| depth.lane != lane || depth.ready == 0);
+            if is_empty && account.in_hand() == 0 {
+                self.give_back(chunk).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shares out `room` among the streams, who begins changing with every turn.
+fn share(streams: &[&&WaitingStream], room: u64, turn: usize) -> Vec<TakeFrom> {
+    if streams.is_empty() || room == 0 {
+        return Vec::new();
+    }
+    let (mut from, mut left) = (Vec::new(), room);
+    for n in 0..streams.len() {
+        let stream: &WaitingStream = streams[(n + turn) % streams.len()];
+        let part = left.div_ceil((streams.len() - n) as u64).min(stream.count.max(1));
+        if part == 0 {
+            break;
+        }
+        left -= part;
+        from.push(TakeFrom { stream: Stream { ..stream.stream }, limit: u32::try_from(part).unwrap_or(u32::MAX) });
+    }
+    from
+}
