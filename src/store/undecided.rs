@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::batches::IS_SHOWN;
 use super::lookup::Page;
 use super::sql::{Row, Sql, Value};
 use super::{StoreError, Urgency};
@@ -83,7 +84,8 @@ pub(super) const UNCERTAIN: Kind = Kind {
 impl Kind {
     /// The conditions of a filter, whose values are added to `values`.
     pub(super) fn narrowed(&self, filter: &UndecidedFilter, values: &mut Vec<Value>) -> String {
-        let mut conditions = vec![self.condition.to_owned()];
+        let is_shown = IS_SHOWN.replace("n.batch_id", "f.batch_id");
+        let mut conditions = vec![self.condition.to_owned(), is_shown];
         let mut narrow = |before: &str, value: Option<Value>, after: &str| {
             if let Some(value) = value {
                 values.push(value);
