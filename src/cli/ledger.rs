@@ -72,8 +72,11 @@ pub async fn migrate(settings: Settings, printer: Printer) -> anyhow::Result<End
             (None, _) => {}
             (Some(_), []) => text.push_str("the broker has all exchanges and queues\n"),
             (Some(_), problems) => {
-                problems.iter().for_each(|problem| text.push_str(&format!("the broker: {problem}\n")))
+                for problem in problems {
+                    text.push_str(&format!("the broker: {problem}\n"));
+                }
             }
+        }
         }
         text
     })?;
