@@ -77,6 +77,8 @@ pub async fn migrate(settings: Settings, printer: Printer) -> anyhow::Result<End
                 }
             }
         }
+        for difference in &differences {
+            text.push_str(&format!("the broker: {difference}\n"));
         }
         text
     })?;
