@@ -15,11 +15,14 @@ test: ## run all tests, with PostgreSQL found or started for them
 ci: ## all that must pass before a merge
 	@.ci/run
 
-bench: ## measure the ledger, direct sends and emails, optimised
+bench: ## measure the ledger, direct sends, emails and campaigns, optimised
 	cargo build --profile bench-fast
 	cargo run --quiet --profile bench-fast -- bench ledger
 	cargo run --quiet --profile bench-fast -- bench direct
 	cargo run --quiet --profile bench-fast -- bench email
+	cargo run --quiet --profile bench-fast -- bench campaign --recipients 20000,100000
+	cargo run --quiet --profile bench-fast -- bench accept
+	cargo run --quiet --profile bench-fast -- bench priority
 
 audit: ## known vulnerabilities of the dependencies (needs cargo-deny and the network)
 	cargo deny check advisories
