@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test ci bench audit
+.PHONY: help demo test chaos ci bench audit
 
 help: ## say what there is (default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ demo: ## build and show it at work, without settings or servers
 
 test: ## run all tests, with PostgreSQL found or started for them
 	@scripts/test-services.sh run cargo test
+
+chaos: ## campaigns while the server is killed at random, many times (VESTNIK_TEST_KILLS)
+	@VESTNIK_TEST_KILLS=$${VESTNIK_TEST_KILLS:-30} scripts/test-services.sh run cargo test --test it -- path::chaos --nocapture
 
 ci: ## all that must pass before a merge
 	@.ci/run

@@ -8,7 +8,7 @@
 //! 4. [`work`]: what was handed over is made ready and opened, a crowd at a time, within the account's budget.
 //! 5. [`ready`], [`context`] and [`render`]: records, data and template become text.
 //! 6. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
-//! 7. [`record`]: what an outcome means, and its durable record.
+//! 7. [`record`]: what an outcome means, and its durable record; for queued sends many together ([`recorder`]).
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
@@ -22,6 +22,7 @@ mod hand;
 pub mod lease;
 pub mod ready;
 pub mod record;
+mod recorder;
 pub mod relay;
 pub mod render;
 pub mod replay;
@@ -47,6 +48,7 @@ pub use lease::Lease;
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::hand::{Hand, Held};
+use self::recorder::Recorder;
 use self::render::Renderer;
 use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
@@ -124,7 +126,9 @@ pub struct Delivery {
     /// Batches of which nothing may begin.
     held: Held,
     /// Outcomes that are known here and not yet in the ledger.
-    unrecorded: AtomicUsize,
+    unrecorded: Arc<AtomicUsize>,
+    /// Outcomes of queued sends on their way to the ledger.
+    recorder: Recorder,
     /// Something became due in this process.
     wake: tokio::sync::Notify,
     /// Sends in the works, and the loop that begins them.
@@ -190,7 +194,8 @@ impl Delivery {
             direct_permits,
             queue,
             held: Held::default(),
-            unrecorded: AtomicUsize::new(0),
+            unrecorded: Arc::default(),
+            recorder: Recorder::default(),
             wake: tokio::sync::Notify::new(),
             sends: TaskTracker::new(),
             tracker,

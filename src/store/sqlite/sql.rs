@@ -71,6 +71,11 @@ impl Sql for Sqlite {
         }
     }
 
+    fn look_up(&self, columns: &str, given: &str, table: &str, condition: &str) -> String {
+        // CROSS keeps to this order.
+        format!("SELECT {columns} FROM {given} CROSS JOIN {table} WHERE {condition}")
+    }
+
     fn members(&self, table: &str, beside: &[&str]) -> String {
         let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
         format!(

@@ -6,6 +6,7 @@ mod auto;
 mod away;
 mod books;
 mod bulk;
+mod chaos;
 mod crashes;
 mod dead_letters;
 mod erasing;
