@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Delivery;
 use super::record::Unrecorded;
 use crate::domain::Epoch;
-use crate::store::{Close, Urgency};
+use crate::store::{Close, NewNotification, Next, Urgency};
 
 /// An outcome waits so long for company.
 const GATHER: Duration = Duration::from_millis(5);
@@ -35,10 +35,17 @@ struct Waiting {
     is_running: bool,
 }
 
-/// One send that is over.
+/// One queued send that is over.
+pub(super) struct EndedSend {
+    pub(super) new: NewNotification,
+    pub(super) close: Close,
+    /// How often it had been tried again.
+    pub(super) retries: i16,
+}
+
 struct Ended {
     epoch: Epoch,
-    close: Close,
+    send: EndedSend,
     at: Instant,
     _place: Option<OwnedSemaphorePermit>,
     _unrecorded: Unrecorded,
@@ -79,9 +86,9 @@ impl Recorder {
 
 impl Delivery {
     /// Records the end of a queued send soon, and gives its place back when that is durable.
-    pub(super) fn record_soon(self: &Arc<Self>, epoch: Epoch, close: Close, place: Option<OwnedSemaphorePermit>) {
+    pub(super) fn record_soon(self: &Arc<Self>, epoch: Epoch, send: EndedSend, place: Option<OwnedSemaphorePermit>) {
         let unrecorded = Unrecorded::count(&self.unrecorded);
-        let ended = Ended { epoch, close, at: Instant::now(), _place: place, _unrecorded: unrecorded };
+        let ended = Ended { epoch, send, at: Instant::now(), _place: place, _unrecorded: unrecorded };
         if self.recorder.put(ended) {
             let this = Arc::clone(self);
             self.sends.spawn(async move {
@@ -102,14 +109,20 @@ impl Delivery {
     }
 
     async fn record_of_epoch(&self, epoch: Epoch, ended: Vec<Ended>) {
-        let closes: Vec<Close> = ended.iter().map(|one| one.close.clone()).collect();
+        let closes: Vec<Close> = ended.iter().map(|one| one.send.close.clone()).collect();
         match self.record_all(epoch, closes, Urgency::Bulk).await {
             Ok(closed) => {
-                for (one, _) in ended.iter().zip(closed).filter(|(_, closed)| !closed) {
-                    tracing::error!(
-                        notification.id = %one.close.id,
-                        "its attempt was settled by another process while it was sent"
-                    );
+                for (Ended { send, .. }, closed) in ended.iter().zip(closed) {
+                    match closed {
+                        true if send.close.next == Next::Failed => {
+                            self.dead_copies.failed(&send.new, &send.close, send.retries);
+                        }
+                        true => {}
+                        false => tracing::error!(
+                            notification.id = %send.close.id,
+                            "its attempt was settled by another process while it was sent"
+                        ),
+                    }
                 }
             }
             // One that cannot be recorded takes no other with it.
@@ -121,7 +134,7 @@ impl Delivery {
             Err(error) => {
                 for one in &ended {
                     tracing::error!(
-                        notification.id = %one.close.id,
+                        notification.id = %one.send.close.id,
                         error = &error as &dyn std::error::Error,
                         "the end of a send is not recorded: it will be uncertain"
                     );

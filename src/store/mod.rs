@@ -18,6 +18,7 @@ pub mod opens;
 mod personal;
 mod plan;
 pub mod postgres;
+pub mod quarantine;
 pub mod records;
 mod recovery;
 pub mod retention;
@@ -50,6 +51,7 @@ pub use ledger::{
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
+pub use quarantine::{Quarantine, Quarantined};
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
 pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
@@ -69,6 +71,7 @@ pub trait Store:
     + Lookup
     + DeadLetters
     + UncertainNotifications
+    + Quarantine
     + Records
     + Erasures
     + Retention
