@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -342,23 +343,20 @@ impl Delivery {
         Ok(some.into_iter().zip(ids).map(row).collect())
     }
 
+    /// All of them at the same time, so that they share commits; and to the end of all, so that nothing is written any
+    /// more when what was written is removed.
     async fn write_rows(&self, batch: &NewBatch, rows: Vec<NewNotification>) -> Result<(), DirectError> {
-        for rows in rows.chunks(ROWS) {
-            let accept = Accept {
+        let writes = rows.chunks(ROWS).map(|rows| {
+            self.store.accept(Accept {
                 epoch: batch.epoch,
                 notifications: rows.to_vec(),
                 key: None,
                 urgency: Urgency::Bulk,
                 unseen: true,
-            };
-            let written = self.store.accept(accept).await;
-            match written {
-                Ok(_) => {}
-                // It may have been written: asked again, the ids would be there twice. The whole call is asked again.
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+            })
+        });
+        // What failed may have been written: asked again, the ids would be there twice. The whole call is asked again.
+        join_all(writes).await.into_iter().try_for_each(|written| Ok(written.map(drop)?))
     }
 
     /// Asks a ledger that is away again, for what may be asked twice.

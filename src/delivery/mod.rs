@@ -8,7 +8,7 @@
 //! 4. [`work`]: what was handed over is made ready and opened, a crowd at a time, within the account's budget.
 //! 5. [`ready`], [`context`] and [`render`]: records, data and template become text.
 //! 6. [`send`]: one hand-off to the provider, within its deadline and this process's lease.
-//! 7. [`record`]: what an outcome means, and its durable record.
+//! 7. [`record`]: what an outcome means, and its durable record; for queued sends many together ([`recorder`]).
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
@@ -24,6 +24,7 @@ pub mod ingress;
 pub mod lease;
 pub mod ready;
 pub mod record;
+mod recorder;
 pub mod relay;
 pub mod render;
 pub mod replay;
@@ -51,6 +52,7 @@ pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::dead_copies::DeadCopies;
 use self::hand::{Hand, Held};
+use self::recorder::Recorder;
 use self::render::Renderer;
 use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
@@ -147,7 +149,9 @@ pub struct Delivery {
     /// Batches of which nothing may begin.
     held: Held,
     /// Outcomes that are known here and not yet in the ledger.
-    unrecorded: AtomicUsize,
+    unrecorded: Arc<AtomicUsize>,
+    /// Outcomes of queued sends on their way to the ledger.
+    recorder: Recorder,
     /// Something became due in this process.
     wake: tokio::sync::Notify,
     /// Sends in the works, and the loop that begins them.
@@ -220,7 +224,8 @@ impl Delivery {
             queue,
             roles,
             held: Held::default(),
-            unrecorded: AtomicUsize::new(0),
+            unrecorded: Arc::default(),
+            recorder: Recorder::default(),
             wake: tokio::sync::Notify::new(),
             sends: TaskTracker::new(),
             tracker,

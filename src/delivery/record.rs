@@ -1,5 +1,6 @@
 //! 6. What an outcome means, and its durable record.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -113,28 +114,38 @@ impl Delivery {
     /// process is stopped hard; the attempt is then found open, and uncertain. Returns whether the ledger still held
     /// the attempt open for us.
     pub(super) async fn record(&self, epoch: Epoch, close: Close, urgency: Urgency) -> Result<bool, StoreError> {
+        let _unrecorded = Unrecorded::count(&self.unrecorded);
+        Ok(self.record_all(epoch, vec![close], urgency).await? == [true])
+    }
+
+    /// The same for many, in one commit; the answer is in their order.
+    pub(super) async fn record_all(
+        &self,
+        epoch: Epoch,
+        closes: Vec<Close>,
+        urgency: Urgency,
+    ) -> Result<Vec<bool>, StoreError> {
         const FIRST_WAIT: Duration = Duration::from_millis(50);
         const LONGEST_WAIT: Duration = Duration::from_secs(5);
-        let _unrecorded = Unrecorded::count(&self.unrecorded);
         let mut wait = FIRST_WAIT;
         let mut tried = false;
         loop {
-            let record = Record { epoch, closes: vec![close.clone()], urgency };
-            match self.store.record(record).await {
-                Ok(closed) if closed.first() == Some(&true) => {
-                    if let Next::Again { .. } = close.next {
+            match self.store.record(Record { epoch, closes: closes.clone(), urgency }).await {
+                Ok(mut closed) => {
+                    for (closed, close) in closed.iter_mut().zip(&closes).filter(|(closed, _)| !**closed) {
+                        // After an error the first try may have happened all the same.
+                        *closed = tried && self.is_recorded(epoch, close).await?;
+                    }
+                    if closes.iter().any(|close| matches!(close.next, Next::Again { .. })) {
                         self.wake.notify_one();
                     }
-                    return Ok(true);
+                    return Ok(closed);
                 }
-                // After an error the first try may have happened all the same.
-                Ok(_) if tried => return self.is_recorded(epoch, &close).await,
-                Ok(_) => return Ok(false),
                 Err(error @ StoreError::Unavailable { .. }) => {
                     tracing::error!(
-                        notification.id = %close.id,
+                        count = closes.len(),
                         error = &error as &dyn std::error::Error,
-                        "the outcome of a send is not recorded yet: trying again"
+                        "outcomes of sends are not recorded yet: trying again"
                     );
                     tried = true;
                     tokio::time::sleep(wait).await;
@@ -155,16 +166,16 @@ impl Delivery {
 }
 
 /// One outcome that only this process knows, as long as it lives.
-struct Unrecorded<'a>(&'a AtomicUsize);
+pub(super) struct Unrecorded(Arc<AtomicUsize>);
 
-impl<'a> Unrecorded<'a> {
-    fn count(counter: &'a AtomicUsize) -> Self {
+impl Unrecorded {
+    pub(super) fn count(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::AcqRel);
-        Unrecorded(counter)
+        Unrecorded(Arc::clone(counter))
     }
 }
 
-impl Drop for Unrecorded<'_> {
+impl Drop for Unrecorded {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::ready::{Ready, Sorted};
 use super::record::OpenAttempt;
+use super::recorder::EndedSend;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::{Channel, Epoch, HoldReason};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
-use crate::store::{Claim, Next, Open, Opened, StoreError, Urgency};
+use crate::store::{Claim, Open, Opened, StoreError, Urgency};
 
 /// Tasks made ready together.
 const CROWD: usize = 256;
@@ -125,11 +126,10 @@ impl Delivery {
     /// Sends what is in hand for one account.
     async fn work_for(self: &Arc<Self>, account: &Arc<SendingAccount>) {
         loop {
-            let crowd = tokio::select! {
-                crowd = self.next_crowd(account) => crowd,
+            let deliveries = tokio::select! {
+                deliveries = self.next_crowd(account) => deliveries,
                 () = self.stopping.cancelled() => return,
             };
-            let (deliveries, permits) = crowd;
             let sorted = match self.make_all_ready(account, &deliveries).await {
                 Ok(sorted) => sorted,
                 Err(error) => {
@@ -140,7 +140,7 @@ impl Delivery {
                     continue;
                 }
             };
-            self.spend(account, sorted, deliveries, permits).await;
+            self.spend(account, sorted, deliveries).await;
         }
     }
 
@@ -161,56 +161,50 @@ impl Delivery {
         Ok(all)
     }
 
-    /// As many tasks as there is room for, with a place for each.
-    async fn next_crowd(&self, account: &SendingAccount) -> (Vec<Delivered>, OwnedSemaphorePermit) {
+    /// As many tasks as there is room for in the budget. They may wait for places when they are ready.
+    async fn next_crowd(&self, account: &SendingAccount) -> Vec<Delivered> {
         loop {
             account.hand.filled().await;
-            let room = match account.budget.ready(Instant::now()) {
-                Ok(room) => usize::try_from(room).unwrap_or(usize::MAX),
-                Err(wait) => {
-                    tokio::time::sleep(wait.min(LOOK_EVERY)).await;
-                    continue;
+            match account.budget.ready(Instant::now()) {
+                Ok(room) => {
+                    let deliveries = account.hand.take(usize::try_from(room).unwrap_or(usize::MAX).min(CROWD));
+                    if !deliveries.is_empty() {
+                        return deliveries;
+                    }
                 }
-            };
-            let Ok(mut permits) = Arc::clone(&account.places).acquire_owned().await else { continue };
-            let wanted =
-                room.min(account.hand.len()).min(CROWD).saturating_sub(1).min(account.places.available_permits());
-            if let Ok(more) = Arc::clone(&account.places).try_acquire_many_owned(u32::try_from(wanted).unwrap_or(0)) {
-                permits.merge(more);
-            }
-            let deliveries = account.hand.take(permits.num_permits());
-            if !deliveries.is_empty() {
-                return (deliveries, permits);
+                Err(wait) => tokio::time::sleep(wait.min(LOOK_EVERY)).await,
             }
         }
     }
 
-    /// Spends the account's budget on what is ready and sends it; the rest goes back to the ledger.
-    async fn spend(
-        self: &Arc<Self>,
-        account: &Arc<SendingAccount>,
-        mut sorted: Sorted,
-        deliveries: Vec<Delivered>,
-        mut permits: OwnedSemaphorePermit,
-    ) {
+    /// Sends what is ready as places become free and the budget allows; the rest goes back to the ledger.
+    async fn spend(self: &Arc<Self>, account: &Arc<SendingAccount>, mut sorted: Sorted, deliveries: Vec<Delivered>) {
         let mut acks: HashMap<_, Ack> =
             deliveries.into_iter().map(|delivery| (delivery.task.id, delivery.ack)).collect();
-        let mut group = Vec::new();
-        for ready in std::mem::take(&mut sorted.ready) {
-            match self.permit(account, &ready).await {
-                Ok(()) => group.push(ready),
-                Err((wait, hold)) => {
-                    sorted.postpone(ready.claim, &ready.new, later(self.clock.now(), wait), hold);
+        let mut ready = std::mem::take(&mut sorted.ready).into_iter();
+        while ready.len() > 0 {
+            // A place first: what is reserved of the budget is to leave at once.
+            let mut places = tokio::select! {
+                places = free_places(account, ready.len()) => places,
+                // Not begun: what is in hand goes back to the ledger at the end.
+                () = self.stopping.cancelled() => break,
+            };
+            let mut group = Vec::new();
+            for ready in ready.by_ref().take(places.num_permits()) {
+                match self.permit(account, &ready).await {
+                    Ok(()) => group.push(ready),
+                    Err((wait, hold)) => {
+                        sorted.postpone(ready.claim, &ready.new, later(self.clock.now(), wait), hold);
+                    }
                 }
             }
-        }
-        // What is settled here has no need of its acks any later than this.
-        let opening: Vec<Ack> = group.iter().filter_map(|ready| acks.remove(&ready.new.id)).collect();
-        let places = permits.split(group.len());
-        let this = Arc::clone(self);
-        let for_group = Arc::clone(account);
-        if !group.is_empty() {
-            self.sends.spawn(async move { this.send_group(&for_group, group, opening, places).await });
+            if group.is_empty() {
+                continue;
+            }
+            let opening: Vec<Ack> = group.iter().filter_map(|ready| acks.remove(&ready.new.id)).collect();
+            let places = places.split(group.len());
+            let (this, account) = (Arc::clone(self), Arc::clone(account));
+            self.sends.spawn(async move { this.send_group(&account, group, opening, places).await });
         }
         self.put_aside(sorted).await;
         self.queue.ack(acks.into_values().collect()).await;
@@ -288,15 +282,19 @@ impl Delivery {
             let Some(opened) = opened.remove(&ready.new.id) else { continue };
             let place = places.as_mut().and_then(|places| places.split(1));
             let (this, account) = (Arc::clone(self), Arc::clone(account));
-            self.sends.spawn(async move {
-                this.send_opened(&account, epoch, ready, opened).await;
-                drop(place);
-            });
+            self.sends.spawn(async move { this.send_opened(&account, epoch, ready, opened, place).await });
         }
     }
 
-    /// Sends and records one that is open.
-    async fn send_opened(&self, account: &SendingAccount, epoch: Epoch, ready: Ready, opened: Opened) {
+    /// Sends one that is open, and has its end recorded.
+    async fn send_opened(
+        self: &Arc<Self>,
+        account: &SendingAccount,
+        epoch: Epoch,
+        ready: Ready,
+        opened: Opened,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
         let open = OpenAttempt {
             n: opened.attempt,
             opened_at: opened.opened_at,
@@ -310,20 +308,20 @@ impl Delivery {
         };
         let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
         let close = self.close(&ready.new, &open, &outcome, content, next);
-        match self.record(epoch, close.clone(), Urgency::Bulk).await {
-            Ok(true) if close.next == Next::Failed => self.dead_copies.failed(&ready.new, &close, open.retry_count),
-            Ok(true) => {}
-            Ok(false) => tracing::error!(
-                notification.id = %ready.new.id,
-                "its attempt was settled by another process while it was sent"
-            ),
-            Err(error) => tracing::error!(
-                notification.id = %ready.new.id,
-                error = &error as &dyn std::error::Error,
-                "the end of a send is not recorded: it will be uncertain"
-            ),
-        }
+        let retries = open.retry_count;
+        self.record_soon(epoch, EndedSend { new: ready.new, close, retries }, place);
     }
+}
+
+/// Waits for a free place, and takes up to `most` of those that are free.
+async fn free_places(account: &SendingAccount, most: usize) -> OwnedSemaphorePermit {
+    let first = Arc::clone(&account.places).acquire_owned().await;
+    let mut places = first.expect("the places are there as long as their account");
+    let more = account.places.available_permits().min(most.saturating_sub(1));
+    if let Ok(more) = Arc::clone(&account.places).try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+        places.merge(more);
+    }
+    places
 }
 
 fn told(result: Result<(), StoreError>, what: &'static str) {

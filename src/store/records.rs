@@ -290,13 +290,8 @@ async fn read(sql: &impl Sql, kind: RecordKind, mut ids: Vec<RecordId>) -> Resul
     ids.sort_unstable();
     ids.dedup();
     let places: Vec<_> = (2..ids.len() + 2).map(|n| format!("(${n})")).collect();
-    // A join from the ids, and no `IN`: without statistics, as in a table that is being filled, PostgreSQL would read
-    // every record of the kind and filter them. CROSS keeps SQLite to this order.
-    let query = format!(
-        "WITH given (record_id) AS (VALUES {})
-         SELECT {COLUMNS} FROM given CROSS JOIN records WHERE kind = $1 AND id = record_id",
-        places.join(", ")
-    );
+    let look_up = sql.look_up(COLUMNS, "given", "records", "kind = $1 AND id = record_id");
+    let query = format!("WITH given (record_id) AS (VALUES {}) {look_up}", places.join(", "));
     let mut values = vec![Value::from(kind.code())];
     values.extend(ids.iter().map(|id| Value::from(id.as_str())));
     let rows = sql.read("reading records", query, values).await?;

@@ -264,6 +264,10 @@ pub trait Sql: Send + Sync {
     /// How records are searched for words.
     fn search_syntax(&self) -> &'static SearchSyntax;
 
+    /// A query of `columns` of the rows that `condition` finds for each row of `given`, row by row by an index,
+    /// whatever the planner thinks of it.
+    fn look_up(&self, columns: &str, given: &str, table: &str, condition: &str) -> String;
+
     /// A query with a row for every id in the lists `ids` of a table of ours: `member`, and the list's own columns
     /// `beside` it.
     fn members(&self, table: &str, beside: &[&str]) -> String;

@@ -92,11 +92,9 @@ impl<S: Sql> Suppressions for S {
         let mut found = HashSet::new();
         for addresses in addresses.chunks(AT_ONCE) {
             let by_hash: HashMap<_, _> = addresses.iter().map(|address| (hashed(channel, address), address)).collect();
-            let places: Vec<_> = (2..addresses.len() + by_hash.len() + 2).map(|n| format!("${n}")).collect();
-            let sql = format!(
-                "SELECT address, scope FROM suppressions WHERE channel = $1 AND address IN ({})",
-                places.join(", ")
-            );
+            let places: Vec<_> = (2..addresses.len() + by_hash.len() + 2).map(|n| format!("(${n})")).collect();
+            let look_up = self.look_up("address, scope", "given", "suppressions", "channel = $1 AND address = wanted");
+            let sql = format!("WITH given (wanted) AS (VALUES {}) {look_up}", places.join(", "));
             let mut values = vec![Value::from(channel.code())];
             values.extend(addresses.iter().chain(by_hash.keys()).map(|address| Value::from(address.as_str())));
             for row in self.read("checking suppressions", sql, values).await? {

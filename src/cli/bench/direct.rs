@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use futures::future::join_all;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -17,8 +17,9 @@ use hyper::{HeaderMap, Method, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::json;
 
-use super::measure::{Latencies, as_float, cpu_of, cpu_of_backends, fdatasync_times, memory_of, millis, table};
+use super::measure::{Latencies, as_float, cpu_of, cpu_of_backends, fdatasync_times, memory_of, mib, millis, table};
 use super::process::Process;
+use super::scratch::Scratch;
 use crate::channels::HttpClient;
 use crate::channels::http_client::{HttpLimits, HttpRequest};
 use crate::cli::{Ended, Printer};
@@ -68,7 +69,7 @@ pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
     let scratch = Scratch::make(&args.data_dir)?;
     let simulator = Process::start("simulator", &["--listen", "127.0.0.1:0"], &BTreeMap::new()).await?;
     let starting = Instant::now();
-    let server = start_server(&args, &scratch.0, &simulator.url).await?;
+    let server = start_server(&args, scratch.path(), &simulator.url).await?;
     let client = HttpClient::new();
     let first = one(&client, &send_request(&server.url, 0)?).await?;
     let start_to_first_answer = starting.elapsed();
@@ -77,7 +78,7 @@ pub async fn run(args: DirectArgs, printer: Printer) -> anyhow::Result<Ended> {
     let mut rounds = Vec::new();
     for in_flight in &args.in_flight {
         for target in [&simulator, &server] {
-            rounds.push(round(&client, target, &simulator, &server, *in_flight, &args, &scratch.0).await?);
+            rounds.push(round(&client, target, &simulator, &server, *in_flight, &args, scratch.path()).await?);
         }
     }
     // The allocator gives back what it kept, and the ledger's writer its cache, after a few seconds without work.
@@ -279,26 +280,4 @@ async fn start_server(args: &DirectArgs, dir: &Path, simulator: &str) -> anyhow:
         settings.insert("DATABASE_URL", url);
     }
     Process::start("serve", &["--listen", "127.0.0.1:0", "--data-dir", &dir], &settings).await
-}
-
-/// A folder of our own, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make(parent: &Path) -> anyhow::Result<Self> {
-        let dir = parent.join(format!(".vestnik-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn mib(bytes: u64) -> f64 {
-    (bytes as f64 / 1024.0 / 1024.0 * 10.0).round() / 10.0
 }

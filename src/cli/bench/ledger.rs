@@ -4,7 +4,7 @@
 //! stages are those of the hot path: accept, take, open, record.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::measure::{
     Latencies, cpu_of_backends, cpu_of_server, fdatasync_times, millis, own_cpu, own_memory_bytes, table,
 };
+use super::scratch::Scratch;
 use crate::cli::{Ended, Printer};
 use crate::domain::{
     AccountId, BatchId, Channel, Clock, Epoch, IdSource, Mode, OutcomeClass, Policy, Priority, RecordIds, SystemClock,
@@ -171,9 +172,9 @@ fn options(data_dir: PathBuf, database_url: Option<SecretString>) -> LedgerOptio
 }
 
 async fn on_sqlite(args: &LedgerArgs) -> anyhow::Result<Vec<Stage>> {
-    let folder = ScratchFolder::make(&args.data_dir)?;
+    let folder = Scratch::make(&args.data_dir)?;
     let clock = Arc::new(SystemClock);
-    let store = store::connect(&options(folder.0.clone(), None), clock).await?;
+    let store = store::connect(&options(folder.path().to_owned(), None), clock).await?;
     Subject { store, server: None }.stages(args).await
 }
 
@@ -528,22 +529,5 @@ fn in_total(stages: &[Stage]) -> Stage {
         postgres_cpu_us: sum_of_some(|stage| stage.postgres_cpu_us),
         backend_cpu_us: sum_of_some(|stage| stage.backend_cpu_us),
         wal_bytes: sum_of_some(|stage| stage.wal_bytes),
-    }
-}
-
-/// Removed with what is in it.
-struct ScratchFolder(PathBuf);
-
-impl ScratchFolder {
-    fn make(beside: &Path) -> anyhow::Result<Self> {
-        let path = beside.join(format!("vestnik-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
-        Ok(ScratchFolder(path))
-    }
-}
-
-impl Drop for ScratchFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

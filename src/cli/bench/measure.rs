@@ -26,10 +26,31 @@ pub fn own_memory_bytes() -> u64 {
     memory_of(std::process::id())
 }
 
+/// CPU time of all processes of a program, with those of their children that have ended; of other users' as well.
+pub fn cpu_of_program(name: &str) -> Duration {
+    let is_it = |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+    let ticks: f64 = processes().filter(is_it).filter_map(|path| Stat::read(&path)).map(|stat| stat.ticks).sum();
+    Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+}
+
 /// Memory of a process that is in RAM, in bytes; nothing if there is none.
 pub fn memory_of(process: u32) -> u64 {
+    status_bytes(process, "VmRSS:")
+}
+
+/// The most memory a process ever had in RAM, in bytes, since [`forget_memory_peak`]; nothing if there is none.
+pub fn memory_peak_of(process: u32) -> u64 {
+    status_bytes(process, "VmHWM:")
+}
+
+/// The peak of a process's memory begins anew (man 5 proc, `clear_refs`).
+pub fn forget_memory_peak(process: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{process}/clear_refs"), "5")
+}
+
+fn status_bytes(process: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
@@ -140,6 +161,10 @@ pub fn fdatasync_times(dir: &Path) -> io::Result<Latencies> {
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub fn as_float(number: u64) -> f64 {
     number as f64
+}
+
+pub fn mib(bytes: u64) -> f64 {
+    (as_float(bytes) / 1024.0 / 1024.0 * 10.0).round() / 10.0
 }
 
 pub fn millis(duration: Duration) -> f64 {

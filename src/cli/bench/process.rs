@@ -29,6 +29,9 @@ impl Process {
             .arg(command)
             .arg("--json")
             .args(args)
+            // What is measured is what its settings say, whatever the bench's own environment names.
+            .env_remove("DATABASE_URL")
+            .env_remove("RABBITMQ_URL")
             .envs(settings)
             .stdout(Stdio::piped())
             .kill_on_drop(true)

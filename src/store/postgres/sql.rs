@@ -88,6 +88,15 @@ impl Sql for Postgres {
         }
     }
 
+    fn look_up(&self, columns: &str, given: &str, table: &str, condition: &str) -> String {
+        // Of a table that was just filled there are no statistics: the planner takes it for small, and would rather
+        // compare all of it with each that is given. OFFSET keeps the inner query one of its own, which is asked for
+        // each.
+        format!(
+            "SELECT {columns} FROM {given} CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {condition} OFFSET 0) found"
+        )
+    }
+
     fn members(&self, table: &str, beside: &[&str]) -> String {
         let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
         format!("SELECT unnest(ids) AS member{beside} FROM {table}")

@@ -71,13 +71,20 @@ impl Sql for Sqlite {
         }
     }
 
+    fn look_up(&self, columns: &str, given: &str, table: &str, condition: &str) -> String {
+        // CROSS keeps to this order.
+        format!("SELECT {columns} FROM {given} CROSS JOIN {table} WHERE {condition}")
+    }
+
     fn members(&self, table: &str, beside: &[&str]) -> String {
         let beside: String = beside.iter().map(|column| format!(", {column}")).collect();
+        // Materialized, the members can be given an index; else each row that is joined to them would look at all.
         format!(
             "WITH RECURSIVE cut(ids, place{beside}) AS (
                  SELECT ids, 1{beside} FROM {table} WHERE length(ids) > 0
                  UNION ALL SELECT ids, place + 16{beside} FROM cut WHERE place + 16 <= length(ids)
-             ) SELECT substr(ids, place, 16) AS member{beside} FROM cut"
+             ), members AS MATERIALIZED (SELECT substr(ids, place, 16) AS member{beside} FROM cut)
+             SELECT * FROM members"
         )
     }
 

@@ -15,7 +15,7 @@ on_both_ledgers!(killed_in_a_burst_again_and_again, killed_while_it_settles_what
 
 /// Where chance starts from: `VESTNIK_TEST_SEED`, or any number. Shown with a test that fails.
 #[expect(clippy::disallowed_methods, reason = "a seed to repeat a run with comes from the environment")]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let given = std::env::var("VESTNIK_TEST_SEED").ok();
     let seed = given.map_or_else(|| getrandom::u64().unwrap(), |seed| seed.parse().unwrap());
     tell(&format!("VESTNIK_TEST_SEED={seed}"));
@@ -79,7 +79,7 @@ pub(super) fn slow_providers(world: &World) {
 }
 
 /// Kills `server` when the providers have taken a number of messages that the seed says, and a little later.
-async fn kill_at_random(world: &World, server: Server, seed: u64, round: u64, count: u64) {
+pub(super) async fn kill_at_random(world: &World, server: Server, seed: u64, round: u64, count: u64) {
     let wanted = world.simulator.taken_count() + 1 + throw(seed, 2 * round, count * 3 / 4);
     let later = Duration::from_micros(throw(seed, 2 * round + 1, 30_000));
     eventually(LONG, "the providers have enough", async || (world.simulator.taken_count() >= wanted).then_some(()))

@@ -7,6 +7,7 @@ mod away;
 mod books;
 mod broker;
 mod bulk;
+mod chaos;
 mod crashes;
 mod dead_letters;
 mod erasing;
