@@ -30,7 +30,7 @@ const BREATH: Duration = Duration::from_millis(20);
 /// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// … and this often while there is nothing.
-const IDLE_LOOK_EVERY: Duration = Duration::from_secs(2);
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a failure of the ledger or the queue, this long before trying again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// What was handed over so long ago, with nothing left in its lane, was lost on the way.

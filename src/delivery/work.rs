@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +130,7 @@ impl Delivery {
                 () = self.stopping.cancelled() => return,
             };
             let (deliveries, permits) = crowd;
-            let sorted = match self.make_ready(account, &deliveries).await {
+            let sorted = match self.make_all_ready(account, &deliveries).await {
                 Ok(sorted) => sorted,
                 Err(error) => {
                     // Not begun: whoever takes up the chunk finds it as it was.
@@ -141,6 +142,23 @@ impl Delivery {
             };
             self.spend(account, sorted, deliveries, permits).await;
         }
+    }
+
+    /// Makes a crowd ready. One whose rendering panics, which is a bug, takes no other with it: it fails, and says so.
+    async fn make_all_ready(&self, account: &SendingAccount, deliveries: &[Delivered]) -> Result<Sorted, StoreError> {
+        let whole = std::panic::AssertUnwindSafe(self.make_ready(account, deliveries)).catch_unwind();
+        if let Ok(sorted) = whole.await {
+            return sorted;
+        }
+        let mut all = Sorted::default();
+        for delivery in deliveries {
+            let one = std::slice::from_ref(delivery);
+            match std::panic::AssertUnwindSafe(self.make_ready(account, one)).catch_unwind().await {
+                Ok(sorted) => all.extend(sorted?),
+                Err(_) => all.ready.extend(self.broken(&delivery.task).await?),
+            }
+        }
+        Ok(all)
     }
 
     /// As many tasks as there is room for, with a place for each.

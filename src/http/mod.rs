@@ -122,7 +122,7 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(notifications::cancel))
         .routes(routes!(notifications::show, notifications::reschedule))
         .routes(routes!(batches::list))
-        .routes(routes!(batches::show))
+        .routes(routes!(batches::show, batches::reschedule))
         .routes(routes!(batches::pause))
         .routes(routes!(batches::resume))
         .routes(routes!(batches::cancel))
