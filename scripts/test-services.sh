@@ -2,7 +2,8 @@
 # The servers that tests talk to: PostgreSQL, and RabbitMQ with --amqp.
 #
 # Some tests kill, freeze and wipe a RabbitMQ: they start one of their own, which takes Debian's package
-# rabbitmq-server. With --amqp it is installed if it is missing and that is allowed.
+# rabbitmq-server; and one talks to a NestJS client, which takes node 18 or newer and npm. With --amqp they are
+# installed if they are missing and that is allowed.
 #
 #   scripts/test-services.sh [--amqp] run CMD…
 #
@@ -323,15 +324,30 @@ elif [[ $with_amqp ]]; then
 else
   say "RabbitMQ: none, and none asked for (--amqp): $reason"
 fi
+# Goes on without what tests need beside servers ($1, and the packages it comes with), or not.
+skip_or_fail_beside() {
+  if [[ ${VESTNIK_TEST_ALLOW_SKIP:-} == 1 ]]; then
+    skipped+=("$1: $reason")
+  else
+    say "no $1: $reason"
+    say "hint: install $2, or set VESTNIK_TEST_ALLOW_SKIP=1 to go on without it"
+    exit 1
+  fi
+}
+
+# Whether there is node, new enough to have fetch, and npm.
+node_usable() { command -v npm >/dev/null && node -e 'process.exit(typeof fetch === "function" ? 0 : 1)' 2>/dev/null; }
+
 if [[ $with_amqp ]]; then
   if [[ -n $(amqp_script) ]] || install_packages rabbitmq-server; then
     say "RabbitMQ to break: tests start $(amqp_script)"
-  elif [[ ${VESTNIK_TEST_ALLOW_SKIP:-} == 1 ]]; then
-    skipped+=("RabbitMQ to break: $reason")
   else
-    say "no RabbitMQ to break: $reason"
-    say 'hint: install the package rabbitmq-server, or set VESTNIK_TEST_ALLOW_SKIP=1 to go on without it'
-    exit 1
+    skip_or_fail_beside 'RabbitMQ to break' 'the package rabbitmq-server'
+  fi
+  if node_usable || { install_packages nodejs npm && { node_usable || { reason='node is older than 18'; false; }; }; }; then
+    say "NestJS: node $(node --version)"
+  else
+    skip_or_fail_beside 'node and npm for a NestJS client' 'node 18 or newer and npm'
   fi
 fi
 

@@ -18,6 +18,7 @@ pub mod notifications;
 pub mod openapi;
 pub mod preview;
 pub mod printer;
+pub mod quarantine;
 pub mod records;
 pub mod send;
 pub mod serve;
@@ -59,6 +60,7 @@ pub enum Command {
     Notifications(notifications::NotificationsArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Uncertain(uncertain::UncertainArgs),
+    Quarantine(quarantine::QuarantineArgs),
     Suppressions(suppressions::SuppressionsArgs),
     Erase(erase::EraseArgs),
     Import(import::ImportArgs),
@@ -103,6 +105,7 @@ impl Cli {
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
             Command::DeadLetters(args) => dead_letters::run(args, usual, printer).await,
             Command::Uncertain(args) => uncertain::run(args, usual, printer).await,
+            Command::Quarantine(args) => quarantine::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,
             Command::Import(args) => import::run(args, usual, printer).await,
             Command::Records(args) => records::run(args, usual, printer).await,

@@ -3,6 +3,7 @@
 
 pub(crate) mod eventually;
 pub(crate) mod ledger;
+pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
