@@ -11,6 +11,7 @@
 //! 7. [`record`]: what an outcome means, and its durable record.
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
+//! [`queues`] says how all of it stands.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
 //! steps, the ledger says what has to happen next.
 
@@ -20,6 +21,7 @@ pub mod direct;
 pub mod enqueue;
 mod hand;
 pub mod lease;
+pub mod queues;
 pub mod ready;
 pub mod record;
 pub mod relay;
@@ -44,6 +46,7 @@ pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
 pub use lease::Lease;
+pub use queues::{AccountDown, AccountNow, LaneNow, QueueNow, QueuesNow};
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::hand::{Hand, Held};
@@ -52,7 +55,7 @@ use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
 use crate::config::limits::LimitSettings;
 use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
-use crate::limits::{Budget, Circuit, ScopeRule};
+use crate::limits::{Budget, Circuit, Meter, ScopeRule};
 use crate::queue::Queue;
 use crate::records::{Context, Sources};
 use crate::store::{Store, StoreError};
@@ -88,6 +91,10 @@ pub struct SendingAccount {
     pub budget: Budget,
     /// Whether it can send at all.
     pub circuit: Circuit,
+    /// Messages per second that the settings allow.
+    pub allowed_per_second: f64,
+    /// What the provider took from this process lately.
+    pub sent: Meter,
     hand: Hand,
     /// Queued sends that may be in the works.
     places: Arc<Semaphore>,
@@ -168,6 +175,8 @@ impl Delivery {
                 provider: Arc::clone(provider),
                 budget,
                 circuit: Circuit::default(),
+                allowed_per_second: limits.per_second,
+                sent: Meter::new(now),
                 hand: Hand::default(),
                 places: Arc::new(Semaphore::new(options.concurrency.max(1))),
             };

@@ -15,6 +15,7 @@ mod import;
 mod notifications;
 mod preview;
 pub mod problem;
+mod queues;
 mod records;
 mod request_id;
 mod requests;
@@ -125,6 +126,7 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(batches::pause))
         .routes(routes!(batches::resume))
         .routes(routes!(batches::cancel))
+        .routes(routes!(queues::show))
         .routes(routes!(uncertain::resolve_one))
         .routes(routes!(uncertain::list))
         .routes(routes!(uncertain::resolve))

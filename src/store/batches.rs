@@ -21,6 +21,10 @@ use crate::domain::{AccountId, BatchId, Channel, Epoch, NotificationId, Priority
 /// In a condition on `notifications n`: not of a batch that is being accepted.
 pub(super) const IS_SHOWN: &str = "(n.batch_id IS NULL OR n.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
 
+/// The same of the lists of what failed and of what is uncertain, `f`.
+pub(super) const LISTED_IS_SHOWN: &str =
+    "(f.batch_id IS NULL OR f.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
+
 /// Bulk calls.
 #[async_trait]
 pub trait Batches: Send + Sync {

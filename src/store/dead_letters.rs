@@ -226,10 +226,17 @@ fn chunks(ids: &impl HasIds, replays: &[Replay]) -> Vec<Statement> {
     for replay in replays {
         together.entry((replay.account, replay.priority, replay.due_at)).or_default().push(replay.new.0);
     }
-    let chunk = |((account, priority, due_at), members): ((AccountId, Priority, Timestamp), _)| {
+    let chunk = |((account, priority, due_at), members): ((AccountId, Priority, Timestamp), Vec<Uuid>)| {
         Statement::new(
-            "INSERT INTO due (id, due_at, account, priority, ids) VALUES ($1, $2, $3, $4, $5)",
-            vec![ids.next_id().into(), due_at.into(), account.0.into(), priority.code().into(), Value::Ids(members)],
+            "INSERT INTO due (id, due_at, outstanding, account, priority, ids) VALUES ($1, $2, $3, $4, $5, $6)",
+            vec![
+                ids.next_id().into(),
+                due_at.into(),
+                i64::try_from(members.len()).unwrap_or(i64::MAX).into(),
+                account.0.into(),
+                priority.code().into(),
+                Value::Ids(members),
+            ],
         )
     };
     together.into_iter().map(chunk).collect()

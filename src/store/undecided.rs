@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::batches::LISTED_IS_SHOWN;
 use super::lookup::Page;
 use super::sql::{Row, Sql, Value};
 use super::{StoreError, Urgency};
@@ -81,7 +82,7 @@ pub(super) const UNCERTAIN: Kind = Kind {
 impl Kind {
     /// The conditions of a filter, whose values are added to `values`.
     pub(super) fn narrowed(&self, filter: &UndecidedFilter, values: &mut Vec<Value>) -> String {
-        let mut conditions = vec![self.condition.to_owned()];
+        let mut conditions = vec![self.condition.to_owned(), LISTED_IS_SHOWN.to_owned()];
         let mut narrow = |before: &str, value: Option<Value>, after: &str| {
             if let Some(value) = value {
                 values.push(value);

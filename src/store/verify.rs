@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::StoreError;
-use super::batches::IS_SHOWN;
+use super::batches::{IS_SHOWN, LISTED_IS_SHOWN};
 use super::sql::{Row, Sql};
 use crate::domain::Status;
 
@@ -227,8 +227,10 @@ impl<S: Sql> Verify for S {
                 "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) + ({UNSEEN}) FROM notifications",
                 UNSEEN = UNSEEN.replace("WHAT", "-count(*)")
             ),
-            "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id WHERE f.resolved_at IS NULL AND w.state = 8"
-                .into(),
+            format!(
+                "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id
+                 WHERE f.resolved_at IS NULL AND w.state = 8 AND {LISTED_IS_SHOWN}"
+            ),
         ];
         let sums = queries.len();
         queries.extend(INVARIANTS.iter().map(|invariant| self.text_of(invariant.broken)));
