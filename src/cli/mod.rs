@@ -3,7 +3,9 @@
 //! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
 pub mod about;
+pub mod batches;
 pub mod bench;
+pub mod bulk;
 pub mod client;
 pub mod config;
 pub mod confirm;
@@ -18,6 +20,7 @@ pub mod notifications;
 pub mod openapi;
 pub mod preview;
 pub mod printer;
+pub mod queues;
 pub mod records;
 pub mod send;
 pub mod serve;
@@ -26,6 +29,7 @@ pub mod suppressions;
 pub mod templates;
 pub mod uncertain;
 pub mod undecided;
+pub mod watch;
 
 use std::path::PathBuf;
 
@@ -53,9 +57,12 @@ pub struct Cli {
 pub enum Command {
     Serve(serve::ServeArgs),
     Send(send::SendArgs),
+    Bulk(bulk::BulkArgs),
     Preview(preview::PreviewArgs),
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
+    Batches(batches::BatchesArgs),
+    Queues(queues::QueuesArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Uncertain(uncertain::UncertainArgs),
     Suppressions(suppressions::SuppressionsArgs),
@@ -96,9 +103,12 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
             Command::Send(args) => send::run(args, usual, printer).await,
+            Command::Bulk(args) => bulk::run(args, usual, printer).await,
             Command::Preview(args) => preview::run(args, usual, printer).await,
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
+            Command::Batches(args) => batches::run(args, usual, printer).await,
+            Command::Queues(args) => queues::run(args, usual, printer).await,
             Command::DeadLetters(args) => dead_letters::run(args, usual, printer).await,
             Command::Uncertain(args) => uncertain::run(args, usual, printer).await,
             Command::Suppressions(args) => suppressions::run(args, usual, printer).await,

@@ -15,6 +15,7 @@ mod import;
 mod kept_elsewhere;
 mod outcomes;
 mod processes;
+mod queues;
 mod records;
 mod server;
 mod sms;
