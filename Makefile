@@ -9,8 +9,8 @@ demo: ## build and show it at work, without settings or servers
 	@command -v cc >/dev/null || { echo "Vestnik contains C code (SQLite, TLS): install a C compiler, on Debian and Ubuntu with 'apt-get install gcc libc6-dev', on macOS with 'xcode-select --install', then run make demo again."; exit 1; }
 	@cargo run --quiet -- demo
 
-test: ## run all tests, with PostgreSQL found or started for them
-	@scripts/test-services.sh run cargo test
+test: ## run all tests, with PostgreSQL and RabbitMQ found or started for them
+	@scripts/test-services.sh --amqp run cargo test
 
 ci: ## all that must pass before a merge
 	@.ci/run

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # The servers that tests talk to: PostgreSQL, and RabbitMQ with --amqp.
 #
+# Some tests kill, freeze and wipe a RabbitMQ: they start one of their own, which takes Debian's package
+# rabbitmq-server. With --amqp it is installed if it is missing and that is allowed.
+#
 #   scripts/test-services.sh [--amqp] run CMD…
 #
 # Runs CMD with VESTNIK_TEST_PG_URL (and VESTNIK_TEST_AMQP_URL) set and stops afterwards what it started.
@@ -319,6 +322,17 @@ elif [[ $with_amqp ]]; then
   skip_or_fail RabbitMQ AMQP
 else
   say "RabbitMQ: none, and none asked for (--amqp): $reason"
+fi
+if [[ $with_amqp ]]; then
+  if [[ -n $(amqp_script) ]] || install_packages rabbitmq-server; then
+    say "RabbitMQ to break: tests start $(amqp_script)"
+  elif [[ ${VESTNIK_TEST_ALLOW_SKIP:-} == 1 ]]; then
+    skipped+=("RabbitMQ to break: $reason")
+  else
+    say "no RabbitMQ to break: $reason"
+    say 'hint: install the package rabbitmq-server, or set VESTNIK_TEST_ALLOW_SKIP=1 to go on without it'
+    exit 1
+  fi
 fi
 
 "$@"

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 
 use crate::channels::{Email, Gateway, HttpClient, Provider, Telegram, Twilio, WhatsApp};
 use crate::config::Settings;
 use crate::config::limits::LimitSettings;
-use crate::delivery::{Delivery, DeliveryOptions, Parts};
+use crate::delivery::{Delivery, DeliveryOptions, Door, Parts, Roles};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
 use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
-use crate::queue::Embedded;
+use crate::queue::{self, Ingress, Queue};
 use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
 use crate::server_url::Announced;
 use crate::store::{self, LedgerOptions, NewApiKey, Scope, Store};
@@ -28,11 +29,27 @@ const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A bootstrap key shorter than this can be guessed.
 const SHORTEST_KEY: usize = 24;
 
+/// What a process does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessRoles {
+    /// Answers requests.
+    pub api: bool,
+    pub delivery: Roles,
+}
+
+impl Default for ProcessRoles {
+    fn default() -> Self {
+        ProcessRoles { api: true, delivery: Roles::default() }
+    }
+}
+
 /// The running service.
 pub struct App {
-    pub addr: SocketAddr,
+    /// Where it answers requests, if it does.
+    pub addr: Option<SocketAddr>,
     pub store: Arc<dyn Store>,
     pub delivery: Arc<Delivery>,
+    pub queue: Arc<dyn Queue>,
     /// Whether requests need a key.
     pub needs_key: bool,
     lifecycle: Lifecycle,
@@ -42,23 +59,15 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the ledger, settles what an earlier life left, and answers requests.
-    pub async fn start(settings: &Settings, lifecycle: Lifecycle) -> anyhow::Result<App> {
+    /// Opens the ledger, settles what an earlier life left, and begins to do its part.
+    pub async fn start(settings: &Settings, roles: ProcessRoles, lifecycle: Lifecycle) -> anyhow::Result<App> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = store::connect(&ledger_options(settings), Arc::clone(&clock)).await?;
         let ids = IdSource::new(Arc::clone(&clock));
         let needs_key = set_up_keys(settings, &*store, &ids, &*clock).await?;
-        let listen = settings.http.listen;
-        if !needs_key && !listen.ip().is_loopback() {
-            bail!(
-                "{listen} can be reached by others, and there is no API key yet\nhint: make one with `vestnik keys \
-                 create`, or set VESTNIK_BOOTSTRAP_KEY, or listen on 127.0.0.1"
-            );
-        }
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
-        })?;
-        let addr = listener.local_addr().context("cannot tell the address listened on")?;
+        let listener = if roles.api { Some(listen(settings, needs_key).await?) } else { None };
+        let addr = listener.as_ref().map(TcpListener::local_addr).transpose();
+        let addr = addr.context("cannot tell the address listened on")?;
         let records = Arc::new(record_sources(settings, &store)?);
         let elsewhere = Arc::clone(&records);
         lifecycle.tracker().spawn(async move {
@@ -67,32 +76,30 @@ impl App {
                 let _ = elsewhere.fields(kind).await;
             }
         });
-        let engine = Arc::new(Engine::new(Limits::from(&settings.templates)));
+        let door = Arc::new(Door::default());
+        // What others publish is taken in where work is handed on.
+        let ingress = roles.delivery.relay.then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
+        let queue = queue::connect(&settings.queue, Arc::clone(&clock), ingress)?;
+        let place = addr.map_or_else(|| "worker".to_owned(), |addr| addr.to_string());
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
-            engine,
+            engine: Arc::new(Engine::new(Limits::from(&settings.templates))),
             records: Arc::clone(&records),
             providers: providers(settings)?,
-            queue: Arc::new(Embedded::new()),
+            queue: Arc::clone(&queue),
+            roles: roles.delivery,
             clock: Arc::clone(&clock),
             options: delivery_options(settings),
-            process_name: format!("{addr} (pid {})", std::process::id()),
+            process_name: format!("{place} (pid {})", std::process::id()),
             tracker: lifecycle.tracker().clone(),
             stopping: lifecycle.soft().clone(),
         })
         .await?;
+        door.open(&delivery);
         // The numbering plans of all countries are read with the first number: not while somebody waits for it.
         lifecycle.tracker().spawn_blocking(|| PhoneNumber::parse("+79991234567", None).is_ok());
         let metrics = telemetry::figures();
-        let upkeep = metrics.clone();
-        let soft = lifecycle.soft().clone();
-        lifecycle.tracker().spawn(async move {
-            /// The exporter keeps every sample of a histogram until somebody folds them.
-            const UPKEEP: Duration = Duration::from_secs(5);
-            while tokio::time::timeout(UPKEEP, soft.cancelled()).await.is_err() {
-                upkeep.run_upkeep();
-            }
-        });
+        keep_figures(&metrics, &lifecycle);
         let upkeep = Upkeep::start(
             Arc::clone(&store),
             Arc::clone(&clock),
@@ -100,28 +107,30 @@ impl App {
             lifecycle.tracker(),
             lifecycle.soft(),
         );
-        let options = http_options(settings, addr);
-        let header_time_limit = options.header_time_limit;
-        let api = Arc::new(ApiParts {
-            delivery: Arc::clone(&delivery),
-            keys: KeyCheck::new(Arc::clone(&store)),
-            store: Arc::clone(&store),
-            clock,
-            ids,
-            options,
-            imports: ImportPlaces::default(),
-            metrics,
-            upkeep,
-            stopping: lifecycle.soft().clone(),
-        });
-        let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
-        lifecycle.tracker().spawn(serve(listener, router(api), header_time_limit, tracker, soft));
+        if let (Some(listener), Some(addr)) = (listener, addr) {
+            let options = http_options(settings, addr);
+            let header_time_limit = options.header_time_limit;
+            let api = Arc::new(ApiParts {
+                delivery: Arc::clone(&delivery),
+                keys: KeyCheck::new(Arc::clone(&store)),
+                store: Arc::clone(&store),
+                clock,
+                ids,
+                options,
+                imports: ImportPlaces::default(),
+                metrics,
+                upkeep,
+                stopping: lifecycle.soft().clone(),
+            });
+            let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
+            lifecycle.tracker().spawn(serve(listener, router(api), header_time_limit, tracker, soft));
+        }
         let grace = Duration::from_millis(settings.http.shutdown_grace_ms);
-        let announced = match &settings.ledger.database_url {
-            None => announce(&settings.ledger.data_dir, addr),
-            Some(_) => None,
+        let announced = match (&settings.ledger.database_url, addr) {
+            (None, Some(addr)) => announce(&settings.ledger.data_dir, addr),
+            _ => None,
         };
-        Ok(App { addr, store, delivery, needs_key, lifecycle, grace, announced })
+        Ok(App { addr, store, delivery, queue, needs_key, lifecycle, grace, announced })
     }
 
     /// Runs until told to stop, then settles what runs.
@@ -133,8 +142,34 @@ impl App {
         if stopped == Stopped::Finished {
             self.delivery.finish().await.context("could not give back what was in hand")?;
         }
+        self.queue.close().await;
         Ok(stopped)
     }
+}
+
+/// Requests may come from here on.
+async fn listen(settings: &Settings, needs_key: bool) -> anyhow::Result<TcpListener> {
+    let listen = settings.http.listen;
+    if !needs_key && !listen.ip().is_loopback() {
+        bail!(
+            "{listen} can be reached by others, and there is no API key yet\nhint: make one with `vestnik keys \
+             create`, or set VESTNIK_BOOTSTRAP_KEY, or listen on 127.0.0.1"
+        );
+    }
+    TcpListener::bind(listen).await.with_context(|| {
+        format!("cannot listen on {listen}\nhint: --listen or VESTNIK__HTTP__LISTEN takes another address")
+    })
+}
+
+/// The exporter keeps every sample of a histogram until somebody folds them.
+fn keep_figures(metrics: &PrometheusHandle, lifecycle: &Lifecycle) {
+    const UPKEEP: Duration = Duration::from_secs(5);
+    let (metrics, soft) = (metrics.clone(), lifecycle.soft().clone());
+    lifecycle.tracker().spawn(async move {
+        while tokio::time::timeout(UPKEEP, soft.cancelled()).await.is_err() {
+            metrics.run_upkeep();
+        }
+    });
 }
 
 /// A service that cannot say where it is serves all the same.

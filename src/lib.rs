@@ -1,8 +1,8 @@
 //! Vestnik: notifications for CRM teams, with books that balance.
 //!
 //! The way of a notification, which is also the order to read in: **accept → relay → work → render → send → record**
-//! (`delivery`). Dependencies point one way: `cli → app → {http, delivery} → {store, limits, channels, templates} →
-//! domain`.
+//! (`delivery`). Dependencies point one way: `cli → app → {http, delivery} → {queue, store, limits, channels,
+//! templates} → domain`.
 
 pub mod app;
 pub mod channels;

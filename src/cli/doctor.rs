@@ -15,6 +15,7 @@ use super::{Ended, Printer};
 use crate::app::{ledger_options, providers, sql_source};
 use crate::config::Settings;
 use crate::domain::{Channel, Clock as _, SystemClock};
+use crate::queue::rabbitmq::{Options, look};
 use crate::store::{self, Store, StoreError};
 
 /// A provider gets this long to say that the account works.
@@ -32,7 +33,7 @@ Examples:
 
 Exit code: 0 when everything is well, 1 when anything is not.";
 
-/// Check settings, ledger, accounts and server; say what to do about what is not well. Sends nothing.
+/// Check settings, ledger, broker, accounts and server; say what to do about what is not well. Sends nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DoctorArgs {
@@ -68,6 +69,7 @@ pub async fn run(args: DoctorArgs, settings: anyhow::Result<Settings>, printer: 
         Ok(settings) => {
             checks.push(Check::ok("settings", settings_in_words(&settings)));
             ledger(&settings, &mut checks).await;
+            broker(&settings, &mut checks).await;
             records(&settings, &mut checks).await;
             accounts(&settings, &mut checks).await;
             server(args.server, settings, &mut checks).await;
@@ -93,8 +95,7 @@ fn in_words(check: &Check) -> String {
 
 fn settings_in_words(settings: &Settings) -> String {
     let given = settings.origins().len();
-    let notices: String = settings.notices().iter().map(|notice| format!("; {notice}")).collect();
-    format!("readable, {given} of them given{notices}")
+    format!("readable, {given} of them given")
 }
 
 async fn ledger(settings: &Settings, checks: &mut Vec<Check>) {
@@ -215,6 +216,51 @@ fn flushes(path: &Path, count: usize) -> std::io::Result<Vec<Duration>> {
             Ok(started.elapsed())
         })
         .collect()
+}
+
+/// RabbitMQ, if the settings name one.
+async fn broker(settings: &Settings, checks: &mut Vec<Check>) {
+    const NAME: &str = "rabbitmq";
+    if settings.queue.rabbitmq_url.is_none() {
+        return;
+    }
+    let options = match Options::read(&settings.queue) {
+        Ok(options) => options,
+        Err(error) => {
+            checks.push(Check::problem(NAME, chain(&error), "mend this setting"));
+            return;
+        }
+    };
+    let seen = match look(&options).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let hint = "is it running, are host, port and virtual host of RABBITMQ_URL right, and may this user enter?";
+            checks.push(Check::problem(NAME, chain(&error), hint));
+            return;
+        }
+    };
+    let product = seen.product.as_deref().unwrap_or("a broker");
+    let answers = format!("{product} answers at {}", options.place());
+    let missing: Vec<_> = seen.topology.missing().map(|(item, _)| item.name.as_str()).collect();
+    // Policies cannot be seen with a user's rights.
+    checks.push(match missing[..] {
+        [] => {
+            let policies = "assets/rabbitmq/definitions.json has the policies that go with it";
+            Check::ok(NAME, format!("{answers}, and every exchange and queue is there; {policies}"))
+        }
+        [first, ..] if settings.queue.declare => {
+            let count = missing.len();
+            Check::ok(
+                NAME,
+                format!("{answers}; {count} exchanges and queues ({first}, …) are made when the service starts"),
+            )
+        }
+        [first, ..] => Check::problem(
+            NAME,
+            format!("{answers}; {} exchanges and queues are missing: {first}, …", missing.len()),
+            "set queue.declare = true for one start with a user who may make them",
+        ),
+    });
 }
 
 /// The CRM's own database, if there is one: all of its queries, without ids.

@@ -7,9 +7,10 @@ use super::{Ended, Printer};
 use crate::app::ledger_options;
 use crate::config::Settings;
 use crate::domain::SystemClock;
+use crate::queue::rabbitmq;
 use crate::store::{self, VerifyReport};
 
-/// Bring the ledger to this version. `serve` does it, too.
+/// Bring the ledger to this version, and make the broker's exchanges and queues. `serve` does both, where it may.
 #[derive(Debug, clap::Args)]
 pub struct MigrateArgs {
     #[command(flatten)]
@@ -51,10 +52,37 @@ impl VerifyArgs {
 pub async fn migrate(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     let store = store::connect(&ledger_options(&settings), Arc::new(SystemClock)).await?;
     let engine = store.engine();
-    printer.either(&serde_json::json!({ "ledger": engine, "current": true }), || {
-        format!("the {engine} ledger is of this version\n")
+    let broker = match settings.queue.rabbitmq_url {
+        Some(_) => Some(rabbitmq::declare(&rabbitmq::Options::read(&settings.queue)?).await?),
+        None => None,
+    };
+    let missing = |report: &rabbitmq::Report| {
+        report.missing().map(|(item, why)| format!("{} is missing: {why}", item.name)).collect::<Vec<_>>()
+    };
+    let problems = broker.as_ref().map(missing).unwrap_or_default();
+    let differences = |report: &rabbitmq::Report| {
+        report.differences().map(|(name, why)| format!("{name} is used as it is: {why}")).collect::<Vec<_>>()
+    };
+    let differences = broker.as_ref().map(differences).unwrap_or_default();
+    let answer = serde_json::json!({ "ledger": engine, "current": true, "broker": broker.is_some(), "problems": problems,
+        "differences": differences });
+    printer.either(&answer, || {
+        let mut text = format!("the {engine} ledger is of this version\n");
+        match (&broker, problems.as_slice()) {
+            (None, _) => {}
+            (Some(_), []) => text.push_str("the broker has all exchanges and queues\n"),
+            (Some(_), problems) => {
+                for problem in problems {
+                    text.push_str(&format!("the broker: {problem}\n"));
+                }
+            }
+        }
+        for difference in &differences {
+            text.push_str(&format!("the broker: {difference}\n"));
+        }
+        text
     })?;
-    Ok(Ended::Well)
+    Ok(if problems.is_empty() { Ended::Well } else { Ended::Badly })
 }
 
 pub async fn verify(settings: Settings, printer: Printer) -> anyhow::Result<Ended> {

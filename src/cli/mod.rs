@@ -1,6 +1,6 @@
 //! The command line: a file per subcommand, each with its arguments and a `run`.
 //!
-//! Only `serve`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
+//! Only `serve`, `worker`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
 pub mod about;
 pub mod batches;
@@ -56,6 +56,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Serve(serve::ServeArgs),
+    Worker(serve::WorkerArgs),
     Send(send::SendArgs),
     Bulk(bulk::BulkArgs),
     Preview(preview::PreviewArgs),
@@ -101,7 +102,8 @@ impl Cli {
         let settings = |overrides| Settings::load(&Sources::of_process(self.config.clone(), overrides));
         let usual = || Ok(settings(Vec::new())?);
         match self.command {
-            Command::Serve(args) => serve::run(settings(args.overrides())?, printer).await,
+            Command::Serve(args) => serve::run(&args, settings(args.overrides())?, printer).await,
+            Command::Worker(args) => serve::work(&args, settings(args.overrides())?, printer).await,
             Command::Send(args) => send::run(args, usual, printer).await,
             Command::Bulk(args) => bulk::run(args, usual, printer).await,
             Command::Preview(args) => preview::run(args, usual, printer).await,

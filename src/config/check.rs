@@ -53,6 +53,9 @@ impl Settings {
                 return Err(self.refuse(&format!("{path}.{setting}"), message));
             }
         }
+        if let Some((setting, message)) = self.queue.problem() {
+            return Err(self.refuse(&format!("queue.{setting}"), message));
+        }
         self.check_public_url()
     }
 

@@ -1,8 +1,8 @@
 //! Settings: compiled defaults, then `vestnik.toml`, then the environment, then flags.
 //!
 //! Everything is read once, at start. An unknown, unreadable or contradictory setting stops the start and is named with
-//! its full path; nothing is accepted and ignored ([`Settings::notices`] tells what is accepted for later). A secret is
-//! a [`SecretString`](secrecy::SecretString), may come from a file, and is printed nowhere.
+//! its full path; nothing is accepted and ignored. A secret is a [`SecretString`](secrecy::SecretString), may come from a
+//! file, and is printed nowhere.
 
 pub mod delivery;
 pub mod email;
@@ -44,7 +44,6 @@ pub struct Settings {
     pub retention: retention::RetentionSettings,
     #[serde(default)]
     pub keys: keys::KeySettings,
-    #[serde(default)]
     pub queue: queue::QueueSettings,
     #[serde(default)]
     pub records: records::RecordSettings,
@@ -69,19 +68,6 @@ impl Settings {
     /// Who said what is not a default: a setting's path, and the file, variable or flag.
     pub fn origins(&self) -> &BTreeMap<String, String> {
         &self.origins
-    }
-
-    /// Settings that were given but do nothing yet: whoever starts says so.
-    pub fn notices(&self) -> Vec<String> {
-        let mut notices = Vec::new();
-        if self.queue.rabbitmq_url.is_some() {
-            notices.push(
-                "queue.rabbitmq_url (RABBITMQ_URL) is set, but RabbitMQ is not part of this release: \
-                 work goes through the ledger's own queue"
-                    .to_owned(),
-            );
-        }
-        notices
     }
 }
 

@@ -48,7 +48,6 @@ fn defaults_need_nothing() {
     assert_eq!(settings.http.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.ledger.synchronous, ledger::Synchronous::Full);
     assert!(settings.whatsapp.is_empty() && settings.telegram.is_empty());
-    assert_eq!(settings.notices(), Vec::<String>::new());
 }
 
 #[test]
@@ -80,7 +79,7 @@ fn plain_variables_are_read_and_empty_ones_are_not() {
     let settings = load("", &environment, &[]).expect("fine");
     assert_eq!(settings.ledger.database_url.as_ref().expect("given").expose_secret(), "postgres://u:p@h/d");
     assert!(settings.keys.bootstrap_key.is_none());
-    insta::assert_snapshot!(settings.notices().join("\n"), @"queue.rabbitmq_url (RABBITMQ_URL) is set, but RabbitMQ is not part of this release: work goes through the ledger's own queue");
+    assert_eq!(settings.queue.rabbitmq_url.as_ref().expect("given").expose_secret(), "amqp://q");
 }
 
 /// A mail account with these settings, which may replace its own.
@@ -93,7 +92,7 @@ fn email(settings: &str) -> String {
 
 #[test]
 fn a_mistake_is_named_with_its_path() {
-    let cases: [(&str, &[(&str, &str)]); 47] = [
+    let cases: [(&str, &[(&str, &str)]); 51] = [
         ("[http]\nlisten = 8080", &[]),
         ("[http]\nport = 8080", &[]),
         ("[htpp]\nlisten = 1", &[]),
@@ -114,6 +113,10 @@ fn a_mistake_is_named_with_its_path() {
         ("[records.sql]\nurl = \"postgres://u:topsecret@h/d\"", &[]),
         ("[records.sql]\nurl = \"mysql://u:topsecret@h/d\"\ncontact = \"select 1\"", &[]),
         ("[records.sql]\nurl = \"postgres://u:topsecret@h/d\"\ncontacts = \"select 1\"", &[]),
+        ("[queue]\nqueue_type = \"mirrored\"", &[]),
+        ("[queue]\nheartbeat_seconds = 0", &[]),
+        ("[queue]\nca_file = \"ca.pem\"", &[("RABBITMQ_URL", "amqp://u:topsecret@h")]),
+        ("", &[("RABBITMQ_URL", "amqp://u:topsecret@[::1]/%2f")]),
         ("[telegram.Main]\ntoken = \"topsecret\"", &[]),
         ("[telegram.main]\ntokn = \"topsecret\"", &[]),
         ("[telegram.main]\nbase_url = \"x\"", &[]),
@@ -166,6 +169,10 @@ fn a_mistake_is_named_with_its_path() {
     setting `records.sql`: has no query: give contact, lead, deal or company
     setting `records.sql.url` (from vestnik.toml): expected postgres://…
     setting `records.sql.contacts` (from vestnik.toml): there is no such setting; expected one of `url`, `contact`, `lead`, `deal`, `company`, `timeout_ms`, `pool_size`
+    setting `queue.queue_type` (from vestnik.toml): expected quorum or classic, got "mirrored"
+    setting `queue.heartbeat_seconds` (from vestnik.toml): must be from 5 to 300
+    setting `queue.ca_file` (from vestnik.toml): is for amqps://, and rabbitmq_url is not
+    setting `queue.rabbitmq_url` (from RABBITMQ_URL): an IPv6 address would be read as localhost: give the host a name
     setting `telegram.Main`: an account's name is 1 to 40 of `a-z 0-9 _ -`
     setting `telegram.main.tokn` (from vestnik.toml): there is no such setting; expected one of `token`, `base_url`, `connect_timeout_ms`, `timeout_ms`, `limits`
     setting `telegram.main.token`: is missing

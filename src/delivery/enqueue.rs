@@ -20,8 +20,8 @@ use crate::domain::clock::later;
 use crate::domain::{BatchId, Mode, NotificationId, Recipient, RecordIds, Status};
 use crate::records::RecordSet;
 use crate::store::{
-    Accept, AcceptBatch, BatchBegun, Begin, NewBatch, NewKey, NewNotification, SavedTemplate, Settle, StoreError,
-    Urgency,
+    Accept, AcceptBatch, BatchBegun, Begin, Claim, FoundBatch, Handed, HandedChunk, NewBatch, NewKey, NewNotification,
+    Postpone, SavedTemplate, Settle, StoreError, Stream, TakeDue, TakeFrom, Urgency,
 };
 
 /// Rows written in one transaction: few enough that a direct send hardly waits for SQLite's writer.
@@ -112,6 +112,44 @@ impl Delivery {
         let moved = self.store.reschedule(id, at).await?;
         self.wake.notify_one();
         Ok(moved)
+    }
+
+    /// Moves all of a batch that has not begun to another time. It is paused meanwhile: should this break off, the batch
+    /// stands still, and is moved again or resumed.
+    pub async fn reschedule_batch(&self, batch: &FoundBatch, at: Timestamp) -> Result<(), StoreError> {
+        const STEP: u32 = 250;
+        if batch.paused_at.is_none() {
+            self.store.pause_batch(batch.id, Some(self.clock.now())).await?;
+        }
+        self.store.set_batch_time(batch.id, at).await?;
+        let epoch = self.lease.epoch();
+        let stream = Stream { priority: batch.priority, account: batch.account, batch: Some(batch.id) };
+        // All of it is taken before any of it is put back, or what was moved would be taken again.
+        let mut taken: Vec<HandedChunk> = Vec::new();
+        loop {
+            let from = vec![TakeFrom { stream, limit: STEP }];
+            let chunks = self.store.take_due(TakeDue { epoch, from, early: true }).await?;
+            if chunks.is_empty() {
+                break;
+            }
+            taken.extend(chunks);
+        }
+        for chunk in taken {
+            let postpone = |handed: &Handed| Postpone {
+                claim: Claim { id: handed.id, generation: handed.generation, chunk: chunk.id },
+                account: chunk.account,
+                priority: chunk.priority,
+                batch: chunk.batch,
+                due_at: at,
+                hold: None,
+            };
+            self.store.postpone(chunk.handed.iter().map(postpone).collect()).await?;
+        }
+        if batch.paused_at.is_none() {
+            self.store.pause_batch(batch.id, None).await?;
+        }
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// Ends one that has not begun. `false` if it has begun, is over, or is not there.
@@ -364,7 +402,7 @@ impl Delivery {
     }
 }
 
-fn begin_at(scheduled_at: Option<Timestamp>, now: Timestamp) -> Begin {
+pub(super) fn begin_at(scheduled_at: Option<Timestamp>, now: Timestamp) -> Begin {
     match scheduled_at {
         Some(at) if at > now => Begin::Due { at, scheduled: true },
         _ => Begin::Due { at: now, scheduled: false },

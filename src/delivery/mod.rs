@@ -1,7 +1,7 @@
 //! The path of one notification, a file per step.
 //!
 //! 1. [`accept`]: check what was asked, choose the account, render.
-//!    For the queue, [`enqueue`]: one, or a batch.
+//!    For the queue, [`enqueue`]: one, or a batch; and [`ingress`]: what others publish.
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
 //!    answer.
 //! 3. [`relay`]: what the ledger holds and is due now is handed to the queue, a window of it at a time.
@@ -17,9 +17,11 @@
 
 pub mod accept;
 pub mod context;
+mod dead_copies;
 pub mod direct;
 pub mod enqueue;
 mod hand;
+pub mod ingress;
 pub mod lease;
 pub mod queues;
 pub mod ready;
@@ -31,7 +33,7 @@ pub mod send;
 mod suppressed;
 pub mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -45,10 +47,12 @@ pub use accept::{IdempotencyKey, Refusal, SendRequest};
 pub use context::Tried;
 pub use direct::{DirectError, DirectResult};
 pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
+pub use ingress::Door;
 pub use lease::Lease;
 pub use queues::{AccountDown, AccountNow, LaneNow, QueueNow, QueuesNow};
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
+use self::dead_copies::DeadCopies;
 use self::hand::{Hand, Held};
 use self::render::Renderer;
 use self::suppressed::SuppressionCheck;
@@ -82,6 +86,23 @@ pub struct DeliveryOptions {
     pub key_lifetime: Duration,
     /// Where phone numbers without a country code are from.
     pub default_region: Option<phonenumber::country::Id>,
+}
+
+/// What this process does beside accepting and direct sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roles {
+    /// Hands over what is due.
+    pub relay: bool,
+    /// Sends what was handed over.
+    pub work: bool,
+    /// Only of these channels.
+    pub channels: BTreeSet<Channel>,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Roles { relay: true, work: true, channels: Channel::ALL.into_iter().collect() }
+    }
 }
 
 /// One account with its budget.
@@ -128,6 +149,8 @@ pub struct Delivery {
     options: DeliveryOptions,
     direct_permits: Semaphore,
     queue: Arc<dyn Queue>,
+    roles: Roles,
+    dead_copies: DeadCopies,
     /// Batches of which nothing may begin.
     held: Held,
     /// Outcomes that are known here and not yet in the ledger.
@@ -147,6 +170,7 @@ pub struct Parts {
     pub records: Arc<Sources>,
     pub providers: Vec<(Arc<dyn Provider>, LimitSettings)>,
     pub queue: Arc<dyn Queue>,
+    pub roles: Roles,
     pub clock: Arc<dyn Clock>,
     pub options: DeliveryOptions,
     /// For people: how the ledger lists this process.
@@ -159,7 +183,8 @@ pub struct Parts {
 impl Delivery {
     /// Takes an epoch, settles what lost processes left, and begins to work on what is due.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, engine, records, providers, queue, clock, options, process_name, tracker, stopping } = parts;
+        let Parts { store, engine, records, providers, queue, roles, clock, options, process_name, tracker, stopping } =
+            parts;
         let lease = Lease::begin(Arc::clone(&store), process_name, &options).await?;
         let refs = providers.iter().map(|(provider, _)| provider.account().clone()).collect();
         let numbered = store.accounts(refs).await?;
@@ -197,7 +222,9 @@ impl Delivery {
             clock,
             options,
             direct_permits,
+            dead_copies: DeadCopies::start(&queue, &tracker, stopping.clone()),
             queue,
+            roles,
             held: Held::default(),
             unrecorded: AtomicUsize::new(0),
             wake: tokio::sync::Notify::new(),
@@ -208,8 +235,12 @@ impl Delivery {
         delivery.recover().await?;
         delivery.count_last_day().await?;
         lease::keep(&delivery);
-        relay::start(&delivery);
-        work::start(&delivery);
+        if delivery.roles.relay {
+            relay::start(&delivery);
+        }
+        if delivery.roles.work {
+            work::start(&delivery);
+        }
         Ok(delivery)
     }
 

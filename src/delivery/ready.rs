@@ -38,9 +38,15 @@ pub(super) struct Sorted {
 }
 
 impl Sorted {
+    pub(super) fn extend(&mut self, other: Sorted) {
+        self.ready.extend(other.ready);
+        self.postponed.extend(other.postponed);
+        self.settled.extend(other.settled);
+    }
+
     pub(super) fn postpone(&mut self, claim: Claim, new: &NewNotification, due_at: jiff::Timestamp, hold: HoldReason) {
         let (account, priority, batch) = (new.account, new.priority, new.batch);
-        self.postponed.push(Postpone { claim, account, priority, batch, due_at, hold });
+        self.postponed.push(Postpone { claim, account, priority, batch, due_at, hold: Some(hold) });
     }
 }
 
@@ -116,6 +122,15 @@ impl Delivery {
             sorted.ready.push(Ready { claim, new, message });
         }
         Ok(sorted)
+    }
+
+    /// One that broke the rendering: it fails for good, as it would break it again.
+    pub(super) async fn broken(&self, task: &Task) -> Result<Option<Ready>, StoreError> {
+        tracing::error!(notification.id = %task.id, "its rendering panicked: it is a bug");
+        let found = patiently(&self.stopping, || self.store.load(vec![task.id])).await?.pop();
+        let error = ProviderError::new("panic", "rendering it panicked: it is a bug, and it would again");
+        let message = Err(Outcome::Permanent { reason: PermanentReason::Template, error });
+        Ok(found.map(|new| Ready { claim: claim_of(task), new, message }))
     }
 
     /// Who of them does not want to hear from us.

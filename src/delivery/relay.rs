@@ -30,7 +30,7 @@ const BREATH: Duration = Duration::from_millis(20);
 /// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// … and this often while there is nothing.
-const IDLE_LOOK_EVERY: Duration = Duration::from_secs(2);
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a failure of the ledger or the queue, this long before trying again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// What was handed over so long ago, with nothing left in its lane, was lost on the way.
@@ -104,6 +104,9 @@ impl Delivery {
         let mut from = Vec::new();
         for (id, streams) in of_account {
             let Some(account) = self.account_by_id(id) else { continue };
+            if !self.roles.channels.contains(&account.name().channel) {
+                continue;
+            }
             let Some(room) = account.circuit.room(Instant::now()) else { continue };
             let window = account.budget.room(BudgetLane::Queued, WINDOW, Instant::now()).min(LARGEST_WINDOW).min(room);
             let mut filled = 0;

@@ -19,8 +19,10 @@ use crate::domain::{NotificationId, Recipient, Resolution, Status, TemplateId, T
 use crate::records::RecordSet;
 use crate::store::{Decision, ERASED, FoundNotification, Replay, StoreError, UndecidedFilter};
 
-/// Dead letters looked at in one step.
+/// Dead letters replayed in one step.
 const STEP: usize = 50;
+/// Dead letters listed at a time.
+const PAGE: usize = 500;
 
 /// Which dead letters are meant.
 #[derive(Clone, Debug)]
@@ -127,11 +129,13 @@ impl Delivery {
             Chosen::Filter { filter, after, limit } => {
                 let (mut after, mut left) = (*after, *limit);
                 loop {
-                    let step = left.min(STEP);
-                    let page = self.store.dead_letters(filter.clone(), after, u32::try_from(step).unwrap_or(1)).await?;
+                    let limit = u32::try_from(left.min(PAGE)).unwrap_or(1);
+                    let page = self.store.dead_letters(filter.clone(), after, limit).await?;
                     let ids: Vec<_> = page.items.iter().map(|letter| letter.id).collect();
                     let Some(last) = ids.last() else { break };
-                    self.replay_some(&mut run, &ids, &mut done).await?;
+                    for ids in ids.chunks(STEP) {
+                        self.replay_some(&mut run, ids, &mut done).await?;
+                    }
                     (after, left) = (Some(*last), left.saturating_sub(ids.len()));
                     if !page.more {
                         break;

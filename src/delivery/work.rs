@@ -5,11 +5,12 @@
 //! go its way; the next crowd is prepared meanwhile. Waits are the ledger's: what has to wait longer than a moment goes
 //! back to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::domain::clock::later;
 use crate::domain::{Channel, Epoch, HoldReason};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
-use crate::store::{Claim, Open, Opened, StoreError, Urgency};
+use crate::store::{Claim, Next, Open, Opened, StoreError, Urgency};
 
 /// Tasks made ready together.
 const CROWD: usize = 256;
@@ -36,12 +37,13 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Works for every account until new work may not begin any more.
 pub(super) fn start(delivery: &Arc<Delivery>) {
-    let channels: std::collections::BTreeSet<Channel> = delivery.sending.keys().map(|name| name.channel).collect();
-    for channel in channels {
+    let channels: BTreeSet<Channel> = delivery.sending.keys().map(|name| name.channel).collect();
+    for channel in channels.intersection(&delivery.roles.channels).copied() {
         let this = Arc::clone(delivery);
         delivery.sends.spawn(async move { this.consume(channel).await });
     }
-    for account in delivery.sending.values() {
+    for account in delivery.sending.values().filter(|account| delivery.roles.channels.contains(&account.name().channel))
+    {
         let (this, account) = (Arc::clone(delivery), Arc::clone(account));
         delivery.sends.spawn(async move { this.work_for(&account).await });
     }
@@ -128,7 +130,7 @@ impl Delivery {
                 () = self.stopping.cancelled() => return,
             };
             let (deliveries, permits) = crowd;
-            let sorted = match self.make_ready(account, &deliveries).await {
+            let sorted = match self.make_all_ready(account, &deliveries).await {
                 Ok(sorted) => sorted,
                 Err(error) => {
                     // Not begun: whoever takes up the chunk finds it as it was.
@@ -140,6 +142,23 @@ impl Delivery {
             };
             self.spend(account, sorted, deliveries, permits).await;
         }
+    }
+
+    /// Makes a crowd ready. One whose rendering panics, which is a bug, takes no other with it: it fails, and says so.
+    async fn make_all_ready(&self, account: &SendingAccount, deliveries: &[Delivered]) -> Result<Sorted, StoreError> {
+        let whole = std::panic::AssertUnwindSafe(self.make_ready(account, deliveries)).catch_unwind();
+        if let Ok(sorted) = whole.await {
+            return sorted;
+        }
+        let mut all = Sorted::default();
+        for delivery in deliveries {
+            let one = std::slice::from_ref(delivery);
+            match std::panic::AssertUnwindSafe(self.make_ready(account, one)).catch_unwind().await {
+                Ok(sorted) => all.extend(sorted?),
+                Err(_) => all.ready.extend(self.broken(&delivery.task).await?),
+            }
+        }
+        Ok(all)
     }
 
     /// As many tasks as there is room for, with a place for each.
@@ -291,7 +310,8 @@ impl Delivery {
         };
         let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
         let close = self.close(&ready.new, &open, &outcome, content, next);
-        match self.record(epoch, close, Urgency::Bulk).await {
+        match self.record(epoch, close.clone(), Urgency::Bulk).await {
+            Ok(true) if close.next == Next::Failed => self.dead_copies.failed(&ready.new, &close, open.retry_count),
             Ok(true) => {}
             Ok(false) => tracing::error!(
                 notification.id = %ready.new.id,

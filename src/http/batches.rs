@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::auth::Caller;
-use super::extract::{ValidPath, ValidQuery};
+use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::notifications::{bad_cursor, from_cursor, page_limit, to_cursor};
 use super::problem::Problem;
 use crate::domain::{BatchId, Channel, Priority, Status};
@@ -163,6 +163,41 @@ pub(super) async fn resume(
     not_cancelled(&api, id).await?;
     api.store.pause_batch(id, None).await?;
     api.delivery.look_at_batches();
+    found(&api, id).await
+}
+
+/// When a batch is to leave instead.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RescheduleBatch {
+    #[serde(alias = "scheduled")]
+    scheduled_at: Timestamp,
+}
+
+/// Moves a batch that has not begun to another time.
+#[utoipa::path(
+    patch, path = "/v1/batches/{id}", tag = "batches", security(("key" = [])),
+    params(("id" = Uuid, Path, description = "Its id")),
+    request_body = RescheduleBatch,
+    responses(
+        (status = 200, body = BatchView, description = "It leaves then"),
+        (status = 404, body = Problem, description = "There is none with this id"),
+        (status = 409, body = Problem, description = "It has begun, or was cancelled")
+    )
+)]
+pub(super) async fn reschedule(
+    State(api): State<Api>,
+    caller: Caller,
+    ValidPath(id): ValidPath<BatchId>,
+    ValidJson { value, .. }: ValidJson<RescheduleBatch>,
+) -> Result<Json<BatchView>, Problem> {
+    caller.may(Scope::Manage)?;
+    not_cancelled(&api, id).await?;
+    let batch = api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))?;
+    if batch.scheduled_at.is_none_or(|at| at <= api.clock.now()) {
+        return Err(Problem::batch_begun());
+    }
+    api.delivery.reschedule_batch(&batch, value.scheduled_at).await?;
     found(&api, id).await
 }
 

@@ -15,6 +15,7 @@ mod import;
 mod notifications;
 mod preview;
 pub mod problem;
+mod quarantine;
 mod queues;
 mod records;
 mod request_id;
@@ -122,7 +123,7 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(notifications::cancel))
         .routes(routes!(notifications::show, notifications::reschedule))
         .routes(routes!(batches::list))
-        .routes(routes!(batches::show))
+        .routes(routes!(batches::show, batches::reschedule))
         .routes(routes!(batches::pause))
         .routes(routes!(batches::resume))
         .routes(routes!(batches::cancel))
@@ -130,6 +131,8 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(uncertain::resolve_one))
         .routes(routes!(uncertain::list))
         .routes(routes!(uncertain::resolve))
+        .routes(routes!(quarantine::list))
+        .routes(routes!(quarantine::delete))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::causes))
         .routes(routes!(dead_letters::export))

@@ -190,6 +190,12 @@ impl Problem {
         Self::conflict("urn:vestnik:begun", "It has begun, or is over", detail)
     }
 
+    /// 409: only a batch that waits for its time can be moved.
+    pub fn batch_begun() -> Self {
+        let detail = "its time has come already: pause or cancel it, or move its notifications one by one";
+        Self::conflict("urn:vestnik:begun", "The batch has begun", detail)
+    }
+
     /// 409: a cancelled batch stays cancelled.
     pub fn batch_cancelled(at: jiff::Timestamp) -> Self {
         let detail = format!("it was cancelled at {at}: what it had not sent has ended, and nothing brings it back");

@@ -59,6 +59,11 @@ pub(super) struct NotificationView {
     policy: Policy,
     mode: Mode,
     #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_at: Option<Timestamp>,
+    /// How long after its time its first send began, in ms: after a downtime, for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     not_after: Option<Timestamp>,
     created_at: Timestamp,
 }
@@ -140,6 +145,11 @@ impl NotificationView {
                 flagged: false,
             });
         }
+        let began_at = found.attempts.first().map(|first| first.opened_at).or(found.open.map(|(at, _)| at));
+        let late_ms = found
+            .scheduled_at
+            .zip(began_at)
+            .map(|(due, began)| u64::try_from(began.duration_since(due).as_millis()).unwrap_or(0));
         let is_waiting = found.status.in_flight() && found.status != Status::Sending;
         let error = match (&found.failure, found.status) {
             (Some((class, error)), _) => Some(error_view(class, &error.code, &error.detail)),
@@ -179,6 +189,8 @@ impl NotificationView {
             priority: found.priority,
             policy: found.policy,
             mode: found.mode,
+            scheduled_at: found.scheduled_at,
+            late_ms,
             not_after: found.not_after,
             created_at: found.created_at,
         }

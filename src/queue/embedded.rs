@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::turns::Turns;
 use super::{Ack, Condition, Consumer, Delivery, Lane, LaneDepth, Queue, QueueError, Task};
-use crate::domain::{Channel, Priority};
+use crate::domain::{Channel, NotificationId, Priority};
 
 /// Lanes that all consumers of this process share.
 #[derive(Debug)]
@@ -93,6 +93,10 @@ impl Queue for Embedded {
             // All of them: one may have room for a part only, and another is to have the rest.
             lanes.changed.notify_waiters();
         }
+        Ok(())
+    }
+
+    async fn tell_failed(&self, _copies: &[(NotificationId, Vec<u8>)]) -> Result<(), QueueError> {
         Ok(())
     }
 

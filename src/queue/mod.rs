@@ -6,18 +6,24 @@
 //! nothing waits in here but for a worker.
 
 pub mod embedded;
+pub mod foreign;
 pub mod lane;
+pub mod rabbitmq;
 
 mod turns;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use embedded::Embedded;
+pub use foreign::Ingress;
 pub use lane::Lane;
 pub use turns::Turns;
 
-use crate::domain::{AccountId, BatchId, Channel, Generation, NotificationId};
+use crate::config::queue::QueueSettings;
+use crate::domain::{AccountId, BatchId, Channel, Clock, Generation, NotificationId};
 use crate::store::ChunkId;
 
 /// One notification, handed over once.
@@ -46,6 +52,8 @@ pub struct Delivery {
 pub enum Ack {
     /// The embedded queue forgets what it delivers.
     Nothing,
+    /// Dropped, it goes back to the broker at once.
+    RabbitMq(rabbitmq::Hold),
 }
 
 /// How a queue is just now.
@@ -92,6 +100,9 @@ pub trait Queue: Send + Sync + 'static {
     /// a new generation.
     async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError>;
 
+    /// Tells others of notifications that failed for good, each by its id with a JSON body, where others can listen.
+    async fn tell_failed(&self, copies: &[(NotificationId, Vec<u8>)]) -> Result<(), QueueError>;
+
     /// Begins to take what is handed over for a channel, all its lanes. `prefetch` bounds what is in this process's
     /// hand unsettled, where the queue can know. It goes on by itself after any outage.
     async fn consume(&self, channel: Channel, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;
@@ -111,6 +122,24 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Ends all connections; what is not settled is delivered again elsewhere.
     async fn close(&self);
+}
+
+/// The queue that the settings ask for: RabbitMQ where they name one, else the one within this process.
+///
+/// A broker that is not there yet is no error; [`Queue::condition`] says so. `ingress` takes what others publish to it;
+/// without one they are not listened to, and what they put into lanes goes to quarantine.
+///
+/// # Errors
+/// When the settings cannot be used.
+pub fn connect(
+    settings: &QueueSettings,
+    clock: Arc<dyn Clock>,
+    ingress: Option<Arc<dyn Ingress>>,
+) -> Result<Arc<dyn Queue>, rabbitmq::OptionsError> {
+    Ok(match settings.rabbitmq_url {
+        Some(_) => Arc::new(rabbitmq::RabbitMq::start(rabbitmq::Options::read(settings)?, clock, ingress)),
+        None => Arc::new(Embedded::new()),
+    })
 }
 
 /// Tasks of one channel as they come.

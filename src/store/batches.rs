@@ -21,10 +21,6 @@ use crate::domain::{AccountId, BatchId, Channel, Epoch, NotificationId, Priority
 /// In a condition on `notifications n`: not of a batch that is being accepted.
 pub(super) const IS_SHOWN: &str = "(n.batch_id IS NULL OR n.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
 
-/// The same of the lists of what failed and of what is uncertain, `f`.
-pub(super) const LISTED_IS_SHOWN: &str =
-    "(f.batch_id IS NULL OR f.batch_id NOT IN (SELECT id FROM batches WHERE state = 1))";
-
 /// Bulk calls.
 #[async_trait]
 pub trait Batches: Send + Sync {
@@ -52,6 +48,9 @@ pub trait Batches: Send + Sync {
 
     /// Holds it up, or lets it go on. `false` if it was that already, was cancelled, or is not there.
     async fn pause_batch(&self, id: BatchId, paused_at: Option<Timestamp>) -> Result<bool, StoreError>;
+
+    /// When it is to leave. What waits of it is moved by whoever calls this.
+    async fn set_batch_time(&self, id: BatchId, at: Timestamp) -> Result<(), StoreError>;
 
     /// Ends what has not begun; that is done in the background. `false` if it was cancelled already, or is not there.
     async fn cancel_batch(&self, id: BatchId, at: Timestamp, by: String) -> Result<bool, StoreError>;
@@ -285,6 +284,11 @@ impl<S: Sql + HasIds> Batches for S {
             vec![id.0.into(), paused_at.into(), i64::from(paused_at.is_some()).into()],
         );
         Ok(!self.write("pausing a batch", vec![statement]).await?[0].is_empty())
+    }
+
+    async fn set_batch_time(&self, id: BatchId, at: Timestamp) -> Result<(), StoreError> {
+        let sql = "UPDATE batches SET scheduled_at = $2 WHERE id = $1 AND state = 2";
+        self.write("moving a batch", vec![Statement::new(sql, vec![id.0.into(), at.into()])]).await.map(drop)
     }
 
     async fn cancel_batch(&self, id: BatchId, at: Timestamp, by: String) -> Result<bool, StoreError> {

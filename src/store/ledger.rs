@@ -385,7 +385,8 @@ pub struct Postpone {
     pub priority: Priority,
     pub batch: Option<BatchId>,
     pub due_at: Timestamp,
-    pub hold: HoldReason,
+    /// Nothing: its sender chose the time, and it is scheduled.
+    pub hold: Option<HoldReason>,
 }
 
 /// The end of a notification that was not sent.

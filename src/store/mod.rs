@@ -19,6 +19,7 @@ pub mod opens;
 mod personal;
 mod plan;
 pub mod postgres;
+pub mod quarantine;
 pub mod records;
 mod recovery;
 pub mod retention;
@@ -52,6 +53,7 @@ pub use ledger::{
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
 pub use personal::ERASED;
+pub use quarantine::{Quarantine, Quarantined};
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
 pub use recovery::after_unknown;
 pub use retention::{Cleared, Retention, YOUNGEST_REMOVED};
@@ -72,6 +74,7 @@ pub trait Store:
     + Lookup
     + DeadLetters
     + UncertainNotifications
+    + Quarantine
     + Records
     + Erasures
     + Retention

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::batches::LISTED_IS_SHOWN;
+use super::batches::IS_SHOWN;
 use super::lookup::Page;
 use super::sql::{Row, Sql, Value};
 use super::{StoreError, Urgency};
@@ -59,10 +59,12 @@ pub(super) struct Kind {
     pub(super) template: &'static str,
 }
 
+// CROSS: SQLite begins with the table named first, which is the small one.
+
 /// 8 failed: a receipt may have corrected it since.
 pub(super) const DEAD: Kind = Kind {
-    tables: "failed f JOIN work w ON w.id = f.id",
-    condition: "f.resolved_at IS NULL AND w.state = 8",
+    tables: "failed f CROSS JOIN work w",
+    condition: "w.id = f.id AND f.resolved_at IS NULL AND w.state = 8",
     at: "f.failed_at",
     code: "f.code",
     detail: "f.detail",
@@ -70,9 +72,9 @@ pub(super) const DEAD: Kind = Kind {
 };
 
 pub(super) const UNCERTAIN: Kind = Kind {
-    tables: "uncertain f JOIN notifications n ON n.id = f.id
+    tables: "uncertain f CROSS JOIN notifications n
              LEFT JOIN attempts t ON t.notification_id = f.id AND t.n = f.attempt",
-    condition: "1 = 1",
+    condition: "n.id = f.id",
     at: "f.since",
     code: "t.code",
     detail: "t.detail",
@@ -82,7 +84,8 @@ pub(super) const UNCERTAIN: Kind = Kind {
 impl Kind {
     /// The conditions of a filter, whose values are added to `values`.
     pub(super) fn narrowed(&self, filter: &UndecidedFilter, values: &mut Vec<Value>) -> String {
-        let mut conditions = vec![self.condition.to_owned(), LISTED_IS_SHOWN.to_owned()];
+        let is_shown = IS_SHOWN.replace("n.batch_id", "f.batch_id");
+        let mut conditions = vec![self.condition.to_owned(), is_shown];
         let mut narrow = |before: &str, value: Option<Value>, after: &str| {
             if let Some(value) = value {
                 values.push(value);

@@ -79,7 +79,7 @@ async fn healthy(ledger: &mut TestLedger) -> Healthy {
     // The row of a batch is written by what takes bulk calls, above the ledger's hot path.
     let (id, now) = (ledger.literal(batch.0), ledger.now().as_microsecond());
     ledger
-        .raw(&format!("INSERT INTO batches (id, state, channel, accepted, created_at) VALUES ({id}, 1, 1, 4, {now})"))
+        .raw(&format!("INSERT INTO batches (id, state, channel, accepted, created_at) VALUES ({id}, 2, 1, 4, {now})"))
         .await;
 
     let queued = ledger.notification(ledger.due_now());

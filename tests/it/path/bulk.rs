@@ -19,6 +19,8 @@ on_both_ledgers!(
     a_paused_batch_stands_still_and_goes_on_where_it_stopped,
     a_cancelled_batch_ends_and_nothing_more_of_it_leaves,
     what_is_scheduled_waits_can_be_moved_and_cancelled,
+    a_batch_is_moved_to_another_time,
+    what_was_due_during_a_downtime_leaves_late,
     what_fails_for_now_is_tried_again_and_what_fails_for_good_is_a_dead_letter,
     an_account_that_is_down_holds_its_messages_and_resumes,
     killed_in_the_middle_of_a_batch,
@@ -182,6 +184,9 @@ async fn a_cancelled_batch_ends_and_nothing_more_of_it_leaves(world: World) {
     assert_eq!(world.simulator.taken_count(), sent);
     let resume = client.post(&format!("/v1/batches/{}/resume", id.as_str().unwrap()), &json!({})).await;
     resume.problem(409);
+    // One that has begun is not moved.
+    let move_to = json!({ "scheduledAt": after(Duration::from_secs(60)).to_string() });
+    client.patch(&format!("/v1/batches/{}", id.as_str().unwrap()), &move_to).await.problem(409);
     // One that waits for its time ends at once.
     let at = after(Duration::from_secs(3600));
     let later = accept(&client, &with(bulk(700), json!({ "scheduled": at.to_string() }))).await;
@@ -234,6 +239,47 @@ async fn what_is_scheduled_waits_can_be_moved_and_cancelled(world: World) {
     let late = client.post("/v1/notifications", &late).await.json();
     eventually(LONG, "it expired", async || (client.find(&late["id"]).await["status"] == "expired").then_some(()))
         .await;
+    world.assert_books(&server, &[]).await;
+    server.stop().await;
+}
+
+async fn a_batch_is_moved_to_another_time(world: World) {
+    let server = world.server(&[]).await;
+    let client = server.client();
+    let later = json!({ "scheduled": after(Duration::from_secs(3600)).to_string() });
+    let accepted = accept(&client, &with(bulk(900), later)).await;
+    let id = &accepted["batchId"];
+    let soon = after(Duration::from_millis(2500));
+    let path = format!("/v1/batches/{}", id.as_str().unwrap());
+    let moved = client.patch(&path, &json!({ "scheduledAt": soon.to_string() })).await.ok();
+    assert_eq!((&moved["state"], &moved["scheduledAt"]), (&json!("scheduled"), &json!(soon.to_string())));
+    assert_eq!(world.simulator.taken_count(), 0);
+    assert_eq!(finished(&client, id).await["settled"], json!({ "sent": 900 }));
+    for found in client.ledger().await {
+        let opened: Timestamp = found["attempts"][0]["openedAt"].as_str().unwrap().parse().unwrap();
+        assert!(opened >= soon, "it left too early: {found:#}");
+    }
+    world.assert_books(&server, &[]).await;
+    server.stop().await;
+}
+
+/// What became due while nobody was there leaves late, and says so.
+async fn what_was_due_during_a_downtime_leaves_late(world: World) {
+    let server = world.server(QUICK).await;
+    let at = after(Duration::from_millis(1500));
+    let body =
+        json!({ "channel": "whatsapp", "text": "Hello", "recipient": "+79990000001", "scheduledAt": at.to_string() });
+    let accepted = server.client().post("/v1/notifications", &body).await.json();
+    server.kill().await;
+    eventually(LONG, "its time has passed", async || (SystemClock.now() > at + Duration::from_secs(1)).then_some(()))
+        .await;
+    let server = world.server(QUICK).await;
+    let sent = eventually(LONG, "it was sent", async || {
+        let found = server.client().find(&accepted["id"]).await;
+        (found["status"] == "sent").then_some(found)
+    })
+    .await;
+    assert!(sent["lateMs"].as_u64().unwrap() >= 1_000, "{sent:#}");
     world.assert_books(&server, &[]).await;
     server.stop().await;
 }

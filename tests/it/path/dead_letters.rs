@@ -9,6 +9,7 @@ use super::on_both_ledgers;
 use super::server::{Server, telegram, whatsapp, with};
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
+use crate::support::proxy::{Cut, Proxy};
 
 on_both_ledgers!(
     a_replay_goes_out_and_both_say_so,
@@ -178,6 +179,39 @@ async fn killed_in_the_middle_of_a_replay(world: World) {
         answers.push(found.clone());
     }
     world.assert_books(&server, &answers).await;
+}
+
+/// The line breaks at the commit: nobody hears whether it happened, and asking again finds out.
+async fn the_commit_of_a_replay_is_cut_off(cut: Cut) {
+    let Some(world) = World::postgres().await else { return };
+    let database = world.database.as_ref().unwrap();
+    let line = Proxy::start(database.server()).await;
+    let server = world.server(&[("DATABASE_URL", &database.url_at(line.address))]).await;
+    let answers = dead_letters(&world, &server, 1).await;
+    let all = json!({ "filter": {} });
+    line.arm(cut);
+    server.post("/v1/dead-letters/replay", &all).await.problem(503);
+    assert!(line.has_cut());
+    let again = eventually(LONG, "the repeat is answered", async || {
+        let answer = server.post("/v1/dead-letters/replay", &all).await;
+        (answer.status == 200).then(|| answer.ok())
+    })
+    .await;
+    assert_eq!(again["replayed"], if cut == Cut::AfterCommit { 0 } else { 10 });
+    server.settled().await;
+    assert_eq!(server.ledger().await.len(), 20);
+    assert_eq!(world.simulator.taken_count(), 10);
+    world.assert_books(&server, &answers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_was_not_heard_of_is_not_done_twice() {
+    the_commit_of_a_replay_is_cut_off(Cut::AfterCommit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_never_arrived_is_done_by_the_next_call() {
+    the_commit_of_a_replay_is_cut_off(Cut::BeforeCommit).await;
 }
 
 async fn what_nobody_knew_is_settled_by_hand(world: World) {

@@ -5,6 +5,7 @@ mod accounts;
 mod auto;
 mod away;
 mod books;
+mod broker;
 mod bulk;
 mod crashes;
 mod dead_letters;

@@ -210,12 +210,23 @@ impl Server {
 
     /// The same, listening where `listen` says, or else the settings.
     pub(super) async fn start_listening(world: &World, settings: &[(&str, &str)], listen: Option<&str>) -> Server {
+        Self::start_with(world, settings, listen, &[]).await
+    }
+
+    /// The same, with more arguments.
+    pub(super) async fn start_with(
+        world: &World,
+        settings: &[(&str, &str)],
+        listen: Option<&str>,
+        arguments: &[&str],
+    ) -> Server {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let log = world.dir.path().join(format!("server-{}.log", STARTED.fetch_add(1, Ordering::Relaxed)));
         let mut child = world
             .command(settings)
             .args(["serve", "--json"])
             .args(listen.map(|listen| ["--listen", listen]).into_iter().flatten())
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(File::create(&log).unwrap())
             .spawn()

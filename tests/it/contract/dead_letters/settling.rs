@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use vestnik::domain::{Channel, NotificationId, OutcomeClass, Status, TemplateId, TemplateVersion, Verdict};
-use vestnik::store::{Begin, NewNotification, Settlement, UndecidedFilter};
+use vestnik::domain::{
+    Channel, NotificationId, OutcomeClass, RecordId, RecordKind, Status, TemplateId, TemplateVersion, Verdict,
+};
+use vestnik::store::{Begin, ErasureStep, NewNotification, Settlement, UndecidedFilter};
 
 use super::{all_letters, by, ids, number_accounts, sorted, uncertain};
 use crate::support::ledger::{TestLedger, promises};
@@ -14,6 +16,7 @@ promises!(
     two_verdicts_at_once_are_one_each,
     every_filter_narrows,
     a_clock_that_is_behind_changes_no_order,
+    what_a_person_wrote_goes_with_the_one_it_is_about,
 );
 
 fn settlement(ledger: &TestLedger, verdict: Verdict) -> Settlement {
@@ -136,5 +139,20 @@ async fn a_clock_that_is_behind_changes_no_order(ledger: TestLedger) {
     behind.decision.at = ledger.now() - Duration::from_secs(5);
     assert_eq!(ledger.store().settle_uncertain(given.clone(), behind).await.unwrap(), given);
     assert_eq!(ledger.find(given[0]).await.settled.unwrap().at, ledger.now());
+    ledger.assert_balances().await;
+}
+
+async fn what_a_person_wrote_goes_with_the_one_it_is_about(ledger: TestLedger) {
+    let given = uncertain(&ledger, vec![ledger.notification(Begin::Open)]).await;
+    settle(&ledger, given.clone(), Verdict::Failed).await;
+    let reason = "Anna says that it never came";
+    ledger.store().discard(given.clone(), reason.into(), by(&ledger, "key boris")).await.unwrap();
+    let contact = RecordId::parse(RecordKind::Contact, "c1").unwrap();
+    ledger.store().request_erasure(RecordKind::Contact, contact, ledger.now()).await.unwrap();
+    while ledger.store().erase_some(10, ledger.now()).await.unwrap() == ErasureStep::Went {}
+    let found = ledger.find(given[0]).await;
+    let (resolved, settled) = (found.resolved.unwrap(), found.settled.unwrap());
+    assert_eq!((&*resolved.by, resolved.reason), ("key boris", None));
+    assert_eq!((&*settled.by, &*settled.reason), ("key anna", "erased"));
     ledger.assert_balances().await;
 }
