@@ -1,5 +1,6 @@
 //! `vestnik batches`: campaigns, how far they are, and stopping them.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -14,12 +15,13 @@ Examples:
   vestnik batches list
   vestnik batches watch 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60
   vestnik batches pause 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60
+  vestnik batches reschedule 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60 --at 2026-01-07T12:00:00+03:00
   vestnik batches cancel 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60 --yes
   vestnik notifications list --batch 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60 --status failed
 
 Exit code of watch: 0 when the providers took all of it, 1 when they did not.";
 
-/// See how far campaigns are; pause, resume and cancel them.
+/// See how far campaigns are; pause, resume, move and cancel them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BatchesArgs {
@@ -51,6 +53,14 @@ enum BatchesCommand {
     Pause(OneArgs),
     /// Let a paused one go on where it stopped.
     Resume(OneArgs),
+    /// Move one whose time has not come to another time.
+    Reschedule {
+        #[command(flatten)]
+        one: OneArgs,
+        /// When it is to leave instead. With a time zone or offset.
+        #[arg(long, value_name = "TIME")]
+        at: Timestamp,
+    },
     /// End what has not begun of one. It cannot be taken back.
     Cancel {
         #[command(flatten)]
@@ -96,6 +106,10 @@ pub async fn run(
         }
         BatchesCommand::Resume(OneArgs { id, server }) => {
             show(Client::find(server, settings)?.post(&path(id, "/resume"), &json!({}), &[]).await?)?;
+        }
+        BatchesCommand::Reschedule { one: OneArgs { id, server }, at } => {
+            let body = json!({ "scheduledAt": at.to_string() });
+            show(Client::find(server, settings)?.patch(&path(id, ""), &body).await?)?;
         }
         BatchesCommand::Cancel { one: OneArgs { id, server }, yes } => {
             let client = Client::find(server, settings)?;
