@@ -19,8 +19,8 @@ Examples:
   vestnik send --channel whatsapp --template order-ready --deal d-1042     # to the deal's contact
   vestnik send --channel telegram --to 123456789 --text 'Доброе утро' --scheduled 2026-01-07T09:00:00+03:00
 
-Exit code: 0 when the provider took it (with --async or --scheduled: when it is on its way), 1 when it did not or
-nobody knows, 2 when it was not accepted at all.";
+Exit code: 0 when the provider took it (with --async or --scheduled: when it is on its way), 1 when
+it did not or nobody knows, 2 when it was not accepted at all.";
 
 /// Send one notification now, and say what became of it; or hand it to the queue.
 #[derive(Debug, clap::Args)]
@@ -38,8 +38,6 @@ pub struct SendArgs {
     /// … or a text as it is.
     #[arg(long)]
     text: Option<String>,
-    #[command(flatten)]
-    about: AboutArgs,
     /// A named account of the channel; else `main`, or the only one.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
@@ -61,6 +59,8 @@ pub struct SendArgs {
     /// When it is to leave, through the queue. With a time zone or offset.
     #[arg(long, value_name = "TIME")]
     scheduled: Option<Timestamp>,
+    #[command(flatten)]
+    about: AboutArgs,
     #[command(flatten)]
     server: ServerArgs,
 }

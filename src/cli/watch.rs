@@ -197,7 +197,7 @@ mod tests {
         let one = std::slice::from_ref(&running);
         assert_eq!(in_one_line(one), "612 of 1000 ended: 22 failed, 590 sent; 85 a second, 5 s left");
         let paused = json!({ "accepted": 10, "inFlight": 10, "settled": {}, "state": "paused" });
-        assert_eq!(in_one_line(&[paused.clone()]), "0 of 10 ended: paused");
+        assert_eq!(in_one_line(std::slice::from_ref(&paused)), "0 of 10 ended: paused");
         assert_eq!(
             in_one_line(&[running.clone(), paused]),
             "612 of 1010 ended: 22 failed, 590 sent; 85 a second, 5 s left; paused"
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(ended(&[running]), Ended::Badly);
         let well = json!({ "accepted": 3, "inFlight": 0, "settled": { "sent": 2, "read": 1 }, "state": "finished" });
         assert_eq!(
-            (in_one_line(&[well.clone()]), ended(&[well])),
+            (in_one_line(std::slice::from_ref(&well)), ended(std::slice::from_ref(&well))),
             ("3 of 3 ended: 1 read, 2 sent".into(), Ended::Well)
         );
     }

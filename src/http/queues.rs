@@ -116,7 +116,8 @@ pub(super) struct DownView {
 
 /// What waits, per channel and lane, and how each account does.
 ///
-/// `sentPerSecond`, `sending` and `inHand` are of the process that answers; all else is of all of them.
+/// `sentPerSecond`, `sending`, `inHand`, `down` and `pausedUntil` are as the process that answers knows them; all else
+/// is of all processes.
 #[utoipa::path(
     get, path = "/v1/queues", tag = "operations", security(("key" = [])),
     responses(

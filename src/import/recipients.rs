@@ -25,7 +25,9 @@ enum Column {
     Nothing,
 }
 
-/// Reads a CSV file whose header names its columns. `recipient` is the address, or else the column that the channel's
+/// Reads a CSV file whose header names its columns.
+///
+/// `recipient` is the address, or else the column that the channel's
 /// addresses have in exports (`phone`, телефон, `email`, …); `contactId` is the contact.
 ///
 /// # Errors

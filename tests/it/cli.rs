@@ -165,7 +165,14 @@ fn a_send_for_later_can_be_moved_and_cancelled() {
     let far = "2099-01-07T10:00:00Z";
     let waiting = stand.run(&[&send[..], &["--scheduled", far]].concat());
     assert_eq!(waiting.code, 0, "{waiting:?}");
-    insta::assert_snapshot!(stand.redact(&waiting.out), @"");
+    insta::assert_snapshot!(stand.redact(&waiting.out), @r"
+    scheduled  ID
+      to         42 by telegram.main
+      accepted   TIME
+      policy     at_most_once
+      waits      TIME
+      no attempt yet
+    ");
     let listed = stand.run(&["notifications", "list", "--status", "scheduled", "--json"]).json();
     let id = listed["items"][0]["id"].as_str().unwrap();
     let moved = stand.run(&["notifications", "reschedule", id, "--at", "2099-02-07T10:00:00+03:00", "--json"]).json();
@@ -189,7 +196,12 @@ fn a_campaign_goes_to_the_rows_of_a_table_once() {
     let keyed = [&bulk[..], &["--idempotency-key", "sale-1", "--watch"]].concat();
     let sent = stand.run(&keyed);
     assert_eq!(sent.code, 1, "the third row's number has no country code: {sent:?}");
-    insta::assert_snapshot!(stand.redact(&sent.out), @"");
+    insta::assert_snapshot!(stand.redact(&sent.out), @r"
+    accepted 3 notifications; 1 failed at once: no address that can be written to
+      key    sale-1
+      batch  ID
+    3 of 3 ended: 1 failed, 2 sent
+    ");
     let again = stand.run(&[&bulk[..], &["--idempotency-key", "sale-1", "--json"]].concat()).json();
     assert_eq!((&again["accepted"], &again["idempotencyKey"]), (&3.into(), &"sale-1".into()));
     let id = again["batches"][0]["batchId"].as_str().unwrap();
@@ -198,11 +210,18 @@ fn a_campaign_goes_to_the_rows_of_a_table_once() {
     assert_eq!(other.code, 2, "{other:?}");
     let rows = stand.run(&["notifications", "list", "--batch", id, "--json"]).json();
     assert_eq!(rows["items"].as_array().unwrap().len(), 3);
-    insta::assert_snapshot!(stand.redact(&stand.run(&["batches", "show", id]).out), @"");
+    insta::assert_snapshot!(stand.redact(&stand.run(&["batches", "show", id]).out), @r"
+    finished  ID
+      what       sale
+      by         whatsapp.main, normal priority
+      accepted   3 at TIME
+      failed     1
+      sent       2
+    ");
     std::fs::write(stand.dir.path().join("wrong.csv"), "name\nАнна\n").unwrap();
     let wrong = stand.run(&["bulk", "--channel", "sms", "--text", "x", "--csv", "wrong.csv"]);
     assert_eq!(wrong.code, 2);
-    insta::assert_snapshot!(wrong.err, @"");
+    insta::assert_snapshot!(wrong.err, @"error: wrong.csv, line 1: no column names the recipients: call one recipient (or phone) or contactId; seen: name");
 }
 
 #[test]
@@ -234,6 +253,9 @@ fn all_contacts_that_are_found_are_written_to_at_their_time() {
     let ended = stand.run(&["batches", "watch", id]);
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.out.starts_with("cancelled  ") && ended.out.contains("cancelled  2"), "{ended:?}");
+    let both =
+        stand.run(&["bulk", "--channel", "sms", "--text", "x", "--csv", "people.csv", "--phone", "+79991234567"]);
+    assert_eq!(both.code, 2, "an address narrows all contacts, and nothing else: {both:?}");
     std::fs::write(stand.dir.path().join("ids.txt"), "c1\n\nnobody\n").unwrap();
     let by_id = stand.run(&["bulk", "--channel", "whatsapp", "--text", "x", "--contact-ids-file", "ids.txt"]);
     assert_eq!(by_id.code, 1, "one has no address: {by_id:?}");

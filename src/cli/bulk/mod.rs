@@ -24,15 +24,15 @@ Examples:
   vestnik bulk --channel whatsapp --template promo-campaign --all-contacts \\
       --scheduled 2026-01-07T10:00:00+03:00 --idempotency-key new-year-sale
 
-A CSV file has a header: `recipient` (or `phone`, `email`, `telegramChatId`, by the channel) or `contactId`, and every
-other column is a variable of the template (`order.number` is a part of a record). More than 100,000 recipients go in
-several calls, each a batch of its own.
+A CSV file has a header: `recipient` (or `phone`, `email`, `telegramChatId`, by the channel) or
+`contactId`, and every other column is a variable of the template (`order.number` is a part of a
+record). More than 100,000 recipients go in several calls, each a batch of its own.
 
-Each call has an idempotency key, which is shown: the same command with `--idempotency-key KEY` after a broken
-connection sends nothing twice.
+Each call has an idempotency key, which is shown: the same command with `--idempotency-key KEY`
+after a broken connection sends nothing twice.
 
-Exit code: 0 when all of it was accepted (with --watch: when the providers took all of it), 1 when some failed,
-2 when it was not accepted.";
+Exit code: 0 when all of it was accepted (with --watch: when the providers took all of it), 1 when
+some failed, 2 when it was not accepted.";
 
 /// Send one message to many contacts or addresses, through the queue.
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,6 @@ pub struct BulkArgs {
     /// … or a text as it is.
     #[arg(long)]
     text: Option<String>,
-    #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    data: DataArgs,
     /// A named account of the channel; else `main`, or the only one.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
@@ -81,6 +77,10 @@ pub struct BulkArgs {
     /// Show how far it is until it is over.
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    data: DataArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -200,7 +200,7 @@ impl AcceptedBatches {
     fn in_words(&self, key: &str) -> String {
         let mut text = format!("accepted {}", counted(self.sum("accepted"), "notification"));
         let parts =
-            [("duplicates", "given more than once"), ("failed", "failed at once: there is no address to write to")];
+            [("duplicates", "given more than once"), ("failed", "failed at once: no address that can be written to")];
         for (name, what) in parts {
             match self.sum(name) {
                 0 => {}

@@ -22,16 +22,16 @@ const MOST_BYTES: usize = 24 * 1024 * 1024;
 #[group(id = "source", required = true, multiple = false, args = ["contact_ids_file", "csv", "all_contacts"])]
 pub(super) struct SourceArgs {
     /// Contacts: a file with an id a line; `-` reads standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["search", "AddressArgs"])]
     contact_ids_file: Option<PathBuf>,
     /// A table with a column for the recipient or the contact, and data of their own; `-` reads standard input.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["search", "AddressArgs"])]
     csv: Option<PathBuf>,
     /// All contacts that the service keeps, or those that are found.
     #[arg(long)]
     all_contacts: bool,
     /// Of all contacts, those with words that begin so, in any field.
-    #[arg(long, value_name = "TEXT", requires = "all_contacts")]
+    #[arg(long, value_name = "TEXT")]
     search: Option<String>,
     #[command(flatten)]
     address: AddressArgs,

@@ -139,7 +139,7 @@ impl Stage {
         if self.printer.is_json() {
             return Ok(());
         }
-        let indented: String = text.lines().map(|line| format!("   {line}\n")).collect();
+        let indented: String = text.lines().map(|line| format!("{}\n", format!("   {line}").trim_end())).collect();
         self.printer.text(&indented)
     }
 
