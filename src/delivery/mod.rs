@@ -234,6 +234,7 @@ impl Delivery {
         });
         delivery.recover().await?;
         delivery.count_last_day().await?;
+        delivery.share_budgets().await?;
         lease::keep(&delivery);
         if delivery.roles.relay {
             relay::start(&delivery);
