@@ -1,5 +1,5 @@
 //! What the service does in the background for the ledger's own sake: erasing what was asked for, and clearing away
-//! what is old.
+//! what is old or was never accepted in full.
 //!
 //! Small steps with pauses between them, so that no send waits; each may be cut off and is gone on with after a
 //! restart. Several processes may do it at the same time.
@@ -66,7 +66,8 @@ impl Upkeep {
                     () = tokio::time::sleep(pause) => {}
                     () = stopped.cancelled() => return,
                 }
-                pause = unless_away(running.clear_away().await, "could not clear away what is old");
+                pause =
+                    unless_away(running.clear_away().await, "could not clear away what is old or was never accepted");
             }
         });
         upkeep
@@ -86,10 +87,10 @@ impl Upkeep {
         })
     }
 
-    /// The same of what is old.
+    /// The same of what is old, and of batches whose process died before they were accepted.
     async fn clear_away(&self) -> Result<Duration, StoreError> {
         let now = self.clock.now();
-        let mut more = false;
+        let mut more = self.store.drop_abandoned(None, STEP).await? > 0;
         if let Some(before) = self.retention.remove_before(now) {
             more |= self.store.remove_old(before, now, STEP).await?.more;
         }

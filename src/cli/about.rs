@@ -18,12 +18,28 @@ pub struct AboutArgs {
     /// A company.
     #[arg(long, value_name = "ID")]
     company: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// Values of the call.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What it is about")]
+pub struct DataArgs {
     /// A variable of the template; a dot makes it a part of a record: `order.number=1042`. Repeatable.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     data: Vec<(String, String)>,
     /// The variables as a JSON object; `--data` is laid over it.
     #[arg(long, value_name = "JSON")]
     data_json: Option<String>,
+}
+
+impl DataArgs {
+    /// `data` as the API takes it, where anything was given.
+    pub fn read(self) -> anyhow::Result<Option<Value>> {
+        let data = data(self.data_json.as_deref(), self.data)?;
+        Ok((!data.is_empty()).then_some(Value::Object(data)))
+    }
 }
 
 impl AboutArgs {
@@ -36,9 +52,7 @@ impl AboutArgs {
             ("companyId", self.company.map(Value::from)),
         ];
         let records: Map<_, _> = records.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id?))).collect();
-        let data = data(self.data_json.as_deref(), self.data)?;
-        let given = |map: Map<String, Value>| (!map.is_empty()).then_some(Value::Object(map));
-        Ok((given(records), given(data)))
+        Ok(((!records.is_empty()).then_some(Value::Object(records)), self.data.read()?))
     }
 }
 

@@ -97,6 +97,10 @@ impl Client {
         self.call(Method::PUT, path, Some(body), &[]).await
     }
 
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::PATCH, path, Some(body), &[]).await
+    }
+
     pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::DELETE, path, None, &[]).await
     }

@@ -3,7 +3,9 @@
 //! Only `serve`, `worker`, `migrate`, `verify`, `doctor` and `keys` open the ledger; the others are clients of the API.
 
 pub mod about;
+pub mod batches;
 pub mod bench;
+pub mod bulk;
 pub mod client;
 pub mod config;
 pub mod confirm;
@@ -19,6 +21,7 @@ pub mod openapi;
 pub mod preview;
 pub mod printer;
 pub mod quarantine;
+pub mod queues;
 pub mod records;
 pub mod send;
 pub mod serve;
@@ -27,6 +30,7 @@ pub mod suppressions;
 pub mod templates;
 pub mod uncertain;
 pub mod undecided;
+pub mod watch;
 
 use std::path::PathBuf;
 
@@ -55,9 +59,12 @@ pub enum Command {
     Serve(serve::ServeArgs),
     Worker(serve::WorkerArgs),
     Send(send::SendArgs),
+    Bulk(bulk::BulkArgs),
     Preview(preview::PreviewArgs),
     Templates(templates::TemplatesArgs),
     Notifications(notifications::NotificationsArgs),
+    Batches(batches::BatchesArgs),
+    Queues(queues::QueuesArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Uncertain(uncertain::UncertainArgs),
     Quarantine(quarantine::QuarantineArgs),
@@ -100,9 +107,12 @@ impl Cli {
             Command::Serve(args) => serve::run(&args, settings(args.overrides())?, printer).await,
             Command::Worker(args) => serve::work(&args, settings(args.overrides())?, printer).await,
             Command::Send(args) => send::run(args, usual, printer).await,
+            Command::Bulk(args) => bulk::run(args, usual, printer).await,
             Command::Preview(args) => preview::run(args, usual, printer).await,
             Command::Templates(args) => templates::run(args, usual, printer).await,
             Command::Notifications(args) => notifications::run(args, usual, printer).await,
+            Command::Batches(args) => batches::run(args, usual, printer).await,
+            Command::Queues(args) => queues::run(args, usual, printer).await,
             Command::DeadLetters(args) => dead_letters::run(args, usual, printer).await,
             Command::Uncertain(args) => uncertain::run(args, usual, printer).await,
             Command::Quarantine(args) => quarantine::run(args, usual, printer).await,

@@ -13,9 +13,11 @@ const EXAMPLES: &str = "\
 Examples:
   vestnik notifications list --status uncertain
   vestnik notifications list --channel whatsapp --from 2026-01-07T00:00:00+03:00 --limit 200 --json
-  vestnik notifications show 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60";
+  vestnik notifications show 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60
+  vestnik notifications reschedule 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60 --at 2026-01-07T10:00:00+03:00
+  vestnik notifications cancel 0197a2b4-6c1e-7d3f-8a90-1b2c3d4e5f60";
 
-/// See notifications and their history.
+/// See notifications and their history; move and cancel what has not begun.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct NotificationsArgs {
@@ -31,6 +33,23 @@ enum NotificationsCommand {
     Show {
         /// Its id.
         id: Uuid,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// End one that has not begun.
+    Cancel {
+        /// Its id.
+        id: Uuid,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Move one that has not begun to another time.
+    Reschedule {
+        /// Its id.
+        id: Uuid,
+        /// When it is to leave instead. With a time zone or offset.
+        #[arg(long, value_name = "TIME")]
+        at: Timestamp,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -72,6 +91,16 @@ pub async fn run(
         NotificationsCommand::List(args) => list(args, settings, printer).await?,
         NotificationsCommand::Show { id, server } => {
             let view = Client::find(server, settings)?.get(&format!("/v1/notifications/{id}")).await?;
+            printer.either(&view, || in_words(&view))?;
+        }
+        NotificationsCommand::Cancel { id, server } => {
+            let path = format!("/v1/notifications/{id}/cancel");
+            let view = Client::find(server, settings)?.post(&path, &json!({}), &[]).await?;
+            printer.either(&view, || in_words(&view))?;
+        }
+        NotificationsCommand::Reschedule { id, at, server } => {
+            let body = json!({ "scheduledAt": at.to_string() });
+            let view = Client::find(server, settings)?.patch(&format!("/v1/notifications/{id}"), &body).await?;
             printer.either(&view, || in_words(&view))?;
         }
     }
@@ -123,10 +152,14 @@ fn line(view: &Value) -> String {
     )
 }
 
-/// Whether the provider took it.
+/// Whether the provider took it, or of one for the queue, whether it is on its way.
 pub fn ended(view: &Value) -> Ended {
     let was_taken = matches!(view["status"].as_str(), Some("sent" | "delivered" | "read"));
-    if was_taken { Ended::Well } else { Ended::Badly }
+    if was_taken || (view["mode"] == "async" && is_waiting(view)) { Ended::Well } else { Ended::Badly }
+}
+
+fn is_waiting(view: &Value) -> bool {
+    matches!(view["status"].as_str(), Some("scheduled" | "pending" | "queued" | "sending"))
 }
 
 /// One notification with its history, for people.
@@ -143,6 +176,7 @@ pub fn in_words(view: &Value) -> String {
     say("template", if version.is_empty() { template } else { format!("{template}, version {version}") });
     say("accepted", field(view, "createdAt"));
     say("policy", field(view, "policy"));
+    say("batch", field(view, "batchId"));
     say("waits", [field(view, "holdReason"), field(view, "dueAt")].join(" ").trim().to_owned());
     say("your id", field(view, "externalId"));
     say("error", error(&view["error"]));
@@ -160,7 +194,7 @@ pub fn in_words(view: &Value) -> String {
         text.push_str(&attempt_in_words(attempt));
     }
     if attempts.is_empty() {
-        text.push_str("  no attempt: nothing was sent\n");
+        text.push_str(if is_waiting(view) { "  no attempt yet\n" } else { "  no attempt: nothing was sent\n" });
     }
     text
 }

@@ -94,7 +94,7 @@ pub fn kind(text: &str) -> Result<RecordKind, String> {
 /// An address that records have.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
-struct AddressArgs {
+pub struct AddressArgs {
     /// Those with this phone number.
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     phone: Option<String>,
@@ -107,7 +107,8 @@ struct AddressArgs {
 }
 
 impl AddressArgs {
-    fn into_query(self) -> Vec<(&'static str, String)> {
+    /// As the API's list is narrowed.
+    pub fn into_query(self) -> Vec<(&'static str, String)> {
         let given = [("sms", self.phone), ("email", self.email), ("telegram", self.chat)];
         let given = given.into_iter().find_map(|(channel, address)| Some((channel, address?)));
         given.map_or_else(Vec::new, |(channel, address)| vec![("channel", channel.to_owned()), ("address", address)])

@@ -1,5 +1,6 @@
-//! `vestnik send`: one notification, now.
+//! `vestnik send`: one notification, now or through the queue.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::about::AboutArgs;
@@ -16,10 +17,12 @@ Examples:
   vestnik send --channel whatsapp --to '+7 999 123-45-67' --template order-ready \\
       --data name=Анна --data order.number=1042 --idempotency-key order-1042-ready
   vestnik send --channel whatsapp --template order-ready --deal d-1042     # to the deal's contact
+  vestnik send --channel telegram --to 123456789 --text 'Доброе утро' --scheduled 2026-01-07T09:00:00+03:00
 
-Exit code: 0 when the provider took it, 1 when it did not or nobody knows, 2 when it was not accepted at all.";
+Exit code: 0 when the provider took it (with --async or --scheduled: when it is on its way), 1 when
+it did not or nobody knows, 2 when it was not accepted at all.";
 
-/// Send one notification now, and say what became of it.
+/// Send one notification now, and say what became of it; or hand it to the queue.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SendArgs {
@@ -35,8 +38,6 @@ pub struct SendArgs {
     /// … or a text as it is.
     #[arg(long)]
     text: Option<String>,
-    #[command(flatten)]
-    about: AboutArgs,
     /// A named account of the channel; else `main`, or the only one.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
@@ -50,8 +51,16 @@ pub struct SendArgs {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// How long it may take, in ms.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", conflicts_with_all = ["queued", "scheduled"])]
     deadline_ms: Option<u64>,
+    /// Do not wait for the provider: it goes through the queue, and is tried again where that may help.
+    #[arg(long = "async")]
+    queued: bool,
+    /// When it is to leave, through the queue. With a time zone or offset.
+    #[arg(long, value_name = "TIME")]
+    scheduled: Option<Timestamp>,
+    #[command(flatten)]
+    about: AboutArgs,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -69,6 +78,8 @@ pub async fn run(
         ("priority", args.priority.map(|priority| priority.as_str().into())),
         ("policy", args.policy.map(|policy| policy.as_str().into())),
         ("deadlineMs", args.deadline_ms.map(Value::from)),
+        ("mode", args.queued.then(|| "async".into())),
+        ("scheduledAt", args.scheduled.map(|time| time.to_string().into())),
         ("recipient", args.to.map(Value::from)),
         ("context", context),
         ("data", data),

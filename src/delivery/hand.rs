@@ -56,6 +56,11 @@ impl Hand {
         self.waiting().lanes.iter().map(VecDeque::len).sum()
     }
 
+    /// How many there are of each priority, most urgent first.
+    pub(super) fn lens(&self) -> [usize; 3] {
+        self.waiting().lanes.each_ref().map(VecDeque::len)
+    }
+
     /// Waits until there is something in it. For one taker.
     pub(super) async fn filled(&self) {
         while self.len() == 0 {

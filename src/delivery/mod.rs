@@ -11,6 +11,7 @@
 //! 7. [`record`]: what an outcome means, and its durable record; for queued sends many together ([`recorder`]).
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
+//! [`queues`] says how all of it stands.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
 //! steps, the ledger says what has to happen next.
 
@@ -22,6 +23,7 @@ pub mod enqueue;
 mod hand;
 pub mod ingress;
 pub mod lease;
+pub mod queues;
 pub mod ready;
 pub mod record;
 mod recorder;
@@ -48,6 +50,7 @@ pub use direct::{DirectError, DirectResult};
 pub use enqueue::{AcceptedBatch, BulkRecipient, BulkRequest};
 pub use ingress::Door;
 pub use lease::Lease;
+pub use queues::{AccountDown, AccountNow, LaneNow, QueueNow, QueuesNow};
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::dead_copies::DeadCopies;
@@ -58,7 +61,7 @@ use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
 use crate::config::limits::LimitSettings;
 use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
-use crate::limits::{Budget, Circuit, ScopeRule};
+use crate::limits::{Budget, Circuit, Meter, ScopeRule};
 use crate::queue::Queue;
 use crate::records::{Context, Sources};
 use crate::store::{Store, StoreError};
@@ -111,6 +114,10 @@ pub struct SendingAccount {
     pub budget: Budget,
     /// Whether it can send at all.
     pub circuit: Circuit,
+    /// Messages per second that the settings allow.
+    pub allowed_per_second: f64,
+    /// What the provider took from this process lately.
+    pub sent: Meter,
     hand: Hand,
     /// Queued sends that may be in the works.
     places: Arc<Semaphore>,
@@ -197,6 +204,8 @@ impl Delivery {
                 provider: Arc::clone(provider),
                 budget,
                 circuit: Circuit::default(),
+                allowed_per_second: limits.per_second,
+                sent: Meter::new(now),
                 hand: Hand::default(),
                 // What could not leave at once would wait in the middle of its send, with its time running.
                 places: Arc::new(Semaphore::new(

@@ -40,6 +40,7 @@ impl Delivery {
         match &outcome {
             Outcome::Accepted { .. } => {
                 account.budget.succeeded(recipient, Instant::now());
+                account.sent.count(Instant::now());
                 self.account_works(account);
             }
             Outcome::Throttled { scope, after, .. } => {

@@ -16,6 +16,7 @@ mod notifications;
 mod preview;
 pub mod problem;
 mod quarantine;
+mod queues;
 mod records;
 mod request_id;
 mod requests;
@@ -126,6 +127,7 @@ fn described() -> [OpenApiRouter<Api>; 3] {
         .routes(routes!(batches::pause))
         .routes(routes!(batches::resume))
         .routes(routes!(batches::cancel))
+        .routes(routes!(queues::show))
         .routes(routes!(uncertain::resolve_one))
         .routes(routes!(uncertain::list))
         .routes(routes!(uncertain::resolve))

@@ -86,7 +86,7 @@ impl Columns {
 }
 
 /// Names parted by dots are records within records; any other text is one name.
-fn path(field: &str) -> Vec<String> {
+pub(super) fn path(field: &str) -> Vec<String> {
     let is_name = |part: &str| {
         part.starts_with(|letter: char| letter.is_alphabetic() || letter == '_')
             && part.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' '))
@@ -100,7 +100,7 @@ fn clash(one: &[String], other: &[String]) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-fn put(fields: &mut Map<String, Value>, path: &[String], cell: &str) {
+pub(super) fn put(fields: &mut Map<String, Value>, path: &[String], cell: &str) {
     match path {
         [] => {}
         [name] => {

@@ -14,6 +14,7 @@ mod decode;
 mod known;
 mod lines;
 mod reader;
+mod recipients;
 mod rejected;
 mod run;
 mod spool;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use columns::Column;
 pub use decode::TextEncoding;
+pub use recipients::{TableRecipient, read_recipients};
 pub use rejected::{Given, Rejected, RejectedFile};
 pub use run::{Ended, Import, import};
 pub use spool::Spool;

@@ -13,6 +13,7 @@
 mod circuit;
 mod day;
 mod line;
+mod meter;
 mod pauses;
 mod rate;
 
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 pub use self::circuit::{Circuit, Down};
 use self::day::DayWindow;
 use self::line::Lines;
+pub use self::meter::Meter;
 use self::pauses::Pauses;
 pub use self::pauses::ScopeRule;
 use self::rate::Rate;
@@ -189,6 +191,16 @@ impl Budget {
         let day = state.day.as_mut().map_or(0, |day| day.wait(1, now));
         let rests_until = state.pauses.whole_until().max(now.saturating_add(day));
         if rests_until > until { 0 } else { state.rate.room_until(lane, now.max(rests_until), until) }
+    }
+
+    /// Until when nothing at all may leave, and why: it was throttled, or its day is used up.
+    pub fn rests_until(&self, now: Instant) -> Option<(Instant, WaitReason)> {
+        let now = self.nanos(now);
+        let mut state = self.state();
+        let day = now.saturating_add(state.day.as_mut().map_or(0, |day| day.wait(1, now)));
+        let paused = state.pauses.whole_until();
+        let (until, reason) = if day > paused { (day, WaitReason::Day) } else { (paused, WaitReason::AccountPaused) };
+        (until > now).then(|| (self.instant(until), reason))
     }
 
     /// Counts what already left within the last 24 hours, so that a restart does not begin a new day. `count` is the

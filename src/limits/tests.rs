@@ -181,6 +181,22 @@ proptest! {
 }
 
 #[test]
+fn it_says_until_when_nothing_leaves_and_why() {
+    let start = Instant::now();
+    let budget = Budget::new(&settings(100.0, 10, Some(2), 0.0), ScopeRule::Stated, start);
+    assert_eq!(budget.rests_until(start), None);
+    budget.throttled(ThrottleScope::Recipient, ANN, SECOND, start);
+    assert_eq!(budget.rests_until(start), None, "others are not held up");
+    let pause = budget.throttled(ThrottleScope::Account, ANN, 5 * SECOND, start);
+    assert_eq!(budget.rests_until(start), Some((pause.until, WaitReason::AccountPaused)));
+    let after = pause.until;
+    assert_eq!(budget.rests_until(after), None);
+    assert!(is_now(budget.take(Lane::Queued, BOB, 2, after)));
+    let (until, reason) = budget.rests_until(after).expect("the day is used up");
+    assert!(reason == WaitReason::Day && until > after + Duration::from_secs(3600));
+}
+
+#[test]
 fn consecutive_throttles_rest_twice_as_long_until_a_success() {
     let start = Instant::now();
     let budget = budget(100.0, 100, 0.2, start);

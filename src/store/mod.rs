@@ -5,6 +5,7 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod backlog;
 pub mod batches;
 pub mod dead_letters;
 pub mod erasures;
@@ -40,6 +41,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use backlog::{Backlog, Backlogs, Retrying};
 pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
 pub use dead_letters::{CauseGroup, DeadLetters, Decision, Replay};
 pub use erasures::{Erasure, ErasureStep, Erasures};
@@ -67,6 +69,7 @@ use crate::domain::Clock;
 #[async_trait]
 pub trait Store:
     Ledger
+    + Backlogs
     + Batches
     + Lookup
     + DeadLetters

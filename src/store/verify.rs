@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::StoreError;
 use super::batches::IS_SHOWN;
 use super::sql::{Row, Sql};
+use super::undecided::{DEAD, UndecidedFilter};
 use crate::domain::Status;
 
 /// One invariant that does not hold.
@@ -215,6 +216,7 @@ const INVARIANTS: &[Invariant] = &[
 #[async_trait]
 impl<S: Sql> Verify for S {
     async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        let everything = UndecidedFilter::default();
         let mut queries: Vec<String> = vec![
             format!(
                 "SELECT state, CAST(sum(n) AS BIGINT) FROM
@@ -227,8 +229,7 @@ impl<S: Sql> Verify for S {
                 "SELECT count(*) + (SELECT coalesce(CAST(sum(n) AS BIGINT), 0) FROM removed) + ({UNSEEN}) FROM notifications",
                 UNSEEN = UNSEEN.replace("WHAT", "-count(*)")
             ),
-            "SELECT count(*) FROM failed f JOIN work w ON w.id = f.id WHERE f.resolved_at IS NULL AND w.state = 8"
-                .into(),
+            format!("SELECT count(*) FROM {} WHERE {}", DEAD.tables, DEAD.narrowed(&everything, &mut Vec::new())),
         ];
         let sums = queries.len();
         queries.extend(INVARIANTS.iter().map(|invariant| self.text_of(invariant.broken)));

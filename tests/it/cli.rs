@@ -10,6 +10,16 @@ fn help_says_what_there_is() {
     for (name, args) in [
         ("vestnik", &[][..]),
         ("send", &["send"]),
+        ("bulk", &["bulk"]),
+        ("batches", &["batches"]),
+        ("batches_list", &["batches", "list"]),
+        ("batches_show", &["batches", "show"]),
+        ("batches_watch", &["batches", "watch"]),
+        ("batches_pause", &["batches", "pause"]),
+        ("batches_resume", &["batches", "resume"]),
+        ("batches_reschedule", &["batches", "reschedule"]),
+        ("batches_cancel", &["batches", "cancel"]),
+        ("queues", &["queues"]),
         ("templates", &["templates"]),
         ("templates_list", &["templates", "list"]),
         ("templates_show", &["templates", "show"]),
@@ -18,6 +28,8 @@ fn help_says_what_there_is() {
         ("notifications", &["notifications"]),
         ("notifications_list", &["notifications", "list"]),
         ("notifications_show", &["notifications", "show"]),
+        ("notifications_cancel", &["notifications", "cancel"]),
+        ("notifications_reschedule", &["notifications", "reschedule"]),
         ("dead_letters", &["dead-letters"]),
         ("dead_letters_list", &["dead-letters", "list"]),
         ("dead_letters_causes", &["dead-letters", "causes"]),
@@ -144,6 +156,113 @@ fn records_are_kept_found_and_deleted() {
     }
     assert_eq!(stand.run(&["records", "delete", "contacts", "c1"]).out, "deleted c1\n");
     assert_eq!(stand.run(&["records", "show", "contacts", "c1"]).code, 2);
+}
+
+#[test]
+fn a_send_for_later_can_be_moved_and_cancelled() {
+    let stand = Stand::start();
+    let send = ["send", "--channel", "telegram", "--to", "42", "--text", "x"];
+    let queued = stand.run(&[&send[..], &["--async", "--json"]].concat());
+    assert_eq!(queued.code, 0, "{queued:?}");
+    assert_eq!(queued.json()["mode"], "async");
+    let far = "2099-01-07T10:00:00Z";
+    let waiting = stand.run(&[&send[..], &["--scheduled", far]].concat());
+    assert_eq!(waiting.code, 0, "{waiting:?}");
+    insta::assert_snapshot!(stand.redact(&waiting.out), @r"
+    scheduled  ID
+      to         42 by telegram.main
+      accepted   TIME
+      policy     at_most_once
+      waits      TIME
+      no attempt yet
+    ");
+    let listed = stand.run(&["notifications", "list", "--status", "scheduled", "--json"]).json();
+    let id = listed["items"][0]["id"].as_str().unwrap();
+    let moved = stand.run(&["notifications", "reschedule", id, "--at", "2099-02-07T10:00:00+03:00", "--json"]).json();
+    assert_eq!(moved["dueAt"], "2099-02-07T07:00:00Z");
+    let cancelled = stand.run(&["notifications", "cancel", id]);
+    assert!(cancelled.code == 0 && cancelled.out.starts_with("cancelled"), "{cancelled:?}");
+    let again = stand.run(&["notifications", "cancel", id]);
+    assert_eq!(again.code, 2, "{again:?}");
+}
+
+#[test]
+fn a_campaign_goes_to_the_rows_of_a_table_once() {
+    let stand = Stand::start();
+    stand.run_with(&["templates", "save", "sale", "-"], &[], r#"{"text": "{{ name }}, скидка {{ sale.percent }}%"}"#);
+    let table = "Телефон;name;sale.percent\n+7 999 123-45-67;Анна;20\n+7 999 123-45-68;Борис;10\n89991234567;Анна;20\n";
+    std::fs::write(stand.dir.path().join("people.csv"), table).unwrap();
+    let region = [("VESTNIK__DELIVERY__DEFAULT_REGION", "RU")];
+    let bulk = ["bulk", "--channel", "whatsapp", "--template", "sale", "--csv", "people.csv"];
+    let counted = stand.run_with(&[&bulk[..], &["--dry-run"]].concat(), &region, "");
+    assert_eq!((counted.code, counted.out.as_str()), (0, "3 recipients, in 1 batch call: nothing was sent\n"));
+    let keyed = [&bulk[..], &["--idempotency-key", "sale-1", "--watch"]].concat();
+    let sent = stand.run(&keyed);
+    assert_eq!(sent.code, 1, "the third row's number has no country code: {sent:?}");
+    insta::assert_snapshot!(stand.redact(&sent.out), @r"
+    accepted 3 notifications; 1 failed at once: no address that can be written to
+      key    sale-1
+      batch  ID
+    3 of 3 ended: 1 failed, 2 sent
+    ");
+    let again = stand.run(&[&bulk[..], &["--idempotency-key", "sale-1", "--json"]].concat()).json();
+    assert_eq!((&again["accepted"], &again["idempotencyKey"]), (&3.into(), &"sale-1".into()));
+    let id = again["batches"][0]["batchId"].as_str().unwrap();
+    assert!(sent.out.contains(id), "the same key is the same batch: {sent:?}");
+    let other = stand.run(&[&bulk[..], &["--idempotency-key", "sale-1", "--priority", "low"]].concat());
+    assert_eq!(other.code, 2, "{other:?}");
+    let rows = stand.run(&["notifications", "list", "--batch", id, "--json"]).json();
+    assert_eq!(rows["items"].as_array().unwrap().len(), 3);
+    insta::assert_snapshot!(stand.redact(&stand.run(&["batches", "show", id]).out), @r"
+    finished  ID
+      what       sale
+      by         whatsapp.main, normal priority
+      accepted   3 at TIME
+      failed     1
+      sent       2
+    ");
+    std::fs::write(stand.dir.path().join("wrong.csv"), "name\nАнна\n").unwrap();
+    let wrong = stand.run(&["bulk", "--channel", "sms", "--text", "x", "--csv", "wrong.csv"]);
+    assert_eq!(wrong.code, 2);
+    insta::assert_snapshot!(wrong.err, @"error: wrong.csv, line 1: no column names the recipients: call one recipient (or phone) or contactId; seen: name");
+}
+
+#[test]
+fn all_contacts_that_are_found_are_written_to_at_their_time() {
+    let stand = Stand::start();
+    let contacts = "id,name,phone\nc1,Анна,+79991234567\nc2,Борис,+79991234568\nc3,Белла,+79991234569\n";
+    assert_eq!(stand.run_with(&["import", "contacts", "-"], &[], contacts).code, 0);
+    let all = ["bulk", "--channel", "whatsapp", "--text", "Привет", "--all-contacts", "--search", "б"];
+    let asked = stand.run(&all);
+    assert_eq!(asked.code, 2, "nobody is there to answer: {asked:?}");
+    assert_eq!(stand.run(&["batches", "list"]).out, "there is none: `vestnik bulk` makes one\n");
+    let later = [&all[..], &["--yes", "--scheduled", "2099-01-07T10:00:00Z", "--json"]].concat();
+    let made = stand.run(&later).json();
+    assert_eq!(made["accepted"], 2);
+    let id = made["batches"][0]["batchId"].as_str().unwrap();
+    let state = |args: &[&str]| stand.run(args).json()["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(&["batches", "show", id, "--json"]), "scheduled");
+    assert_eq!(state(&["batches", "pause", id, "--json"]), "paused");
+    let queues = stand.run(&["queues"]);
+    assert_eq!(queues.code, 0, "{queues:?}");
+    let lane: Vec<_> =
+        queues.out.lines().find(|line| line.starts_with("whatsapp.send ")).unwrap().split_whitespace().collect();
+    assert_eq!(lane, ["whatsapp.send", "0", "0", "0", "2", "0", "0", "1", "0", "-"], "{queues:?}");
+    assert_eq!(state(&["batches", "resume", id, "--json"]), "scheduled");
+    let moved = stand.run(&["batches", "reschedule", id, "--at", "2099-02-07T10:00:00Z", "--json"]).json();
+    assert_eq!(moved["scheduledAt"], "2099-02-07T10:00:00Z");
+    assert_eq!(stand.run(&["batches", "cancel", id]).code, 2, "nobody is there to answer");
+    assert_eq!(stand.run(&["batches", "cancel", id, "--yes"]).code, 0);
+    let ended = stand.run(&["batches", "watch", id]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.out.starts_with("cancelled  ") && ended.out.contains("cancelled  2"), "{ended:?}");
+    let both =
+        stand.run(&["bulk", "--channel", "sms", "--text", "x", "--csv", "people.csv", "--phone", "+79991234567"]);
+    assert_eq!(both.code, 2, "an address narrows all contacts, and nothing else: {both:?}");
+    std::fs::write(stand.dir.path().join("ids.txt"), "c1\n\nnobody\n").unwrap();
+    let by_id = stand.run(&["bulk", "--channel", "whatsapp", "--text", "x", "--contact-ids-file", "ids.txt"]);
+    assert_eq!(by_id.code, 1, "one has no address: {by_id:?}");
+    assert!(by_id.out.starts_with("accepted 2 notifications; 1 failed at once"), "{by_id:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! step says what it proves, shows it, and fails the demo if it is not so. Whatever ends the demo, no process of it is
 //! left behind.
 
+mod campaign;
 mod crash;
 mod mail;
 mod process;
@@ -25,7 +26,7 @@ Examples:
 Nothing leaves this machine. Exit code: 0 when all was as promised, 1 when it was interrupted or a promise
 was not kept.";
 
-/// See it at work: sends, refusals, a crash in the middle, and books that balance. Nothing is sent to anyone.
+/// See it at work: sends, refusals, a campaign, crashes in the middle, and books that balance. Nothing is sent to anyone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
@@ -68,6 +69,8 @@ async fn tell(printer: Printer) -> anyhow::Result<Stage> {
     let mut stage = Stage::set(printer).await?;
     steps::play(&stage).await?;
     let balance = crash::play(&mut stage).await?;
-    stage.summary(&balance)?;
+    let campaign = campaign::play(&mut stage).await?;
+    crash::verify(&stage).await?;
+    stage.summary(&balance, &campaign)?;
     Ok(stage)
 }

@@ -8,6 +8,7 @@ use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::campaign::CampaignBalance;
 use super::crash::Balance;
 use super::process::{Process, Scratch, run};
 use crate::cli::Printer;
@@ -108,6 +109,11 @@ impl Stage {
         send(&self.api, body, key).await
     }
 
+    /// How the providers behave from now on.
+    pub(super) async fn set_scenario(&self, scenario: &Value) -> anyhow::Result<()> {
+        self.record.put("/_sim/scenario", scenario).await.map(drop)
+    }
+
     /// What the simulator took, oldest first, after the given number.
     pub(super) async fn taken(&self, after: u64) -> anyhow::Result<Vec<Value>> {
         let page = self.record.get(&format!("/_sim/taken?after={after}&limit=10000")).await?;
@@ -133,17 +139,18 @@ impl Stage {
         if self.printer.is_json() {
             return Ok(());
         }
-        let indented: String = text.lines().map(|line| format!("   {line}\n")).collect();
+        let indented: String = text.lines().map(|line| format!("{}\n", format!("   {line}").trim_end())).collect();
         self.printer.text(&indented)
     }
 
-    pub(super) fn summary(&self, balance: &Balance) -> anyhow::Result<()> {
+    pub(super) fn summary(&self, balance: &Balance, campaign: &CampaignBalance) -> anyhow::Result<()> {
         #[derive(Serialize)]
         struct Summary<'a> {
             ok: bool,
             balance: &'a Balance,
+            campaign: &'a CampaignBalance,
         }
-        self.printer.either(&Summary { ok: true, balance }, || "\nAll was as promised.\n".to_owned())
+        self.printer.either(&Summary { ok: true, balance, campaign }, || "\nAll was as promised.\n".to_owned())
     }
 
     pub(super) fn say_how_to_go_on(&self) -> anyhow::Result<()> {
@@ -186,6 +193,9 @@ async fn start_server(scratch: &Scratch, simulator: &Process) -> anyhow::Result<
         setting("VESTNIK__WHATSAPP__MAIN__BASE_URL", &simulator.url),
         setting("VESTNIK__WHATSAPP__MAIN__TOKEN", whatsapp::DEFAULT_TOKEN),
         setting("VESTNIK__WHATSAPP__MAIN__PHONE_NUMBER_ID", whatsapp::DEFAULT_PHONE_NUMBER_ID),
+        // A campaign that is over before somebody looks away.
+        setting("VESTNIK__WHATSAPP__MAIN__LIMITS__PER_SECOND", "400"),
+        setting("VESTNIK__WHATSAPP__MAIN__LIMITS__BURST", "100"),
         setting("VESTNIK__TELEGRAM__MAIN__BASE_URL", &simulator.url),
         setting("VESTNIK__TELEGRAM__MAIN__TOKEN", telegram::DEFAULT_TOKEN),
         setting("VESTNIK__SMS__MAIN__TWILIO__BASE_URL", &simulator.url),

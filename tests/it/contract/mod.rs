@@ -1,5 +1,6 @@
 //! What every implementation of a seam promises, one named test per promise.
 
+mod batches;
 mod dead_letters;
 mod email;
 mod http_client;

@@ -18,6 +18,7 @@ mod kept_elsewhere;
 mod nest;
 mod outcomes;
 mod processes;
+mod queues;
 mod records;
 mod server;
 mod sharing;
