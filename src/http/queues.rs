@@ -82,7 +82,7 @@ struct WaitingView {
 struct AccountView {
     channel: Channel,
     account: String,
-    /// By the settings. Absent when this process's settings do not name the account: nothing of it is sent from here.
+    /// By the settings, for all processes together. Absent when this process's settings do not name the account: nothing of it is sent from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_per_second: Option<f64>,
     /// What the provider took from this process, on an average of the last ten seconds.
