@@ -132,6 +132,10 @@ impl Provider for Email {
         &self.account
     }
 
+    fn width(&self) -> Option<usize> {
+        Some(self.pool.connections())
+    }
+
     async fn send(&self, message: &OutgoingMessage, limit: Duration) -> Outcome {
         let patience = self.patience(limit);
         let letter = match self.letter(message, &patience).await {

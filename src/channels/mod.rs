@@ -44,6 +44,11 @@ use crate::domain::{AccountRef, Outcome, OutgoingMessage};
 pub trait Provider: Send + Sync {
     fn account(&self) -> &AccountRef;
 
+    /// How many messages it can hand off at the same time; any number, unless it says otherwise.
+    fn width(&self) -> Option<usize> {
+        None
+    }
+
     /// Hands one message to the provider. A refused connection is transient with `handed_off: false`; once a byte of
     /// the request was written, everything but a readable answer is ambiguous.
     async fn send(&self, message: &OutgoingMessage, time_limit: Duration) -> Outcome;

@@ -1,7 +1,7 @@
 //! What Twilio's error codes mean: a table to be extended as Twilio adds codes, which it does by splitting old ones.
 //!
 //! Source: Twilio's error dictionary (twilio.com/docs/api/errors, read July 2026); 20005, 20500, 21602–21604, 21617,
-//! 21659, 30032, 30450 and 63024 from experience. The codes from 30000 on mostly come later, as the `ErrorCode` of a
+//! 21635, 21659–21661, 21701–21704, 30032, 30450 and 63024 from experience. The codes from 30000 on mostly come later, as the `ErrorCode` of a
 //! status callback. Twilio's own rule for 20429: such a request was never processed.
 
 use super::codes::{CodeRow, DAY, HOUR, MINUTE, one, rest};
@@ -26,6 +26,11 @@ pub const CODES: &[CodeRow] = &[
     one(21606, ChannelDown(Config), "the sender is not a number of this account, or cannot send SMS"),
     one(21609, ChannelDown(Config), "http.public_url makes no URL that Twilio would call"),
     one(21659, ChannelDown(Config), "the sender is not a number of Twilio's"),
+    one(21660, ChannelDown(Config), "the sender belongs to another account"),
+    one(21661, ChannelDown(Config), "the sender cannot send SMS"),
+    one(21701, ChannelDown(Config), "no such Messaging Service"),
+    one(21703, ChannelDown(Config), "the Messaging Service has no sender that fits"),
+    one(21704, ChannelDown(Config), "the Messaging Service has no senders"),
     one(21705, ChannelDown(Config), "no such Messaging Service"),
     one(21910, ChannelDown(Config), "the sender belongs to another channel"),
     one(30002, ChannelDown(Suspended), "the account was suspended"),
@@ -54,6 +59,7 @@ pub const CODES: &[CodeRow] = &[
     one(21610, Permanent(OptedOut), "the recipient replied STOP"),
     one(21612, Permanent(Recipient), "no way from this sender to this number"),
     one(21614, Permanent(Recipient), "not a mobile number"),
+    one(21635, Permanent(Recipient), "a landline"),
     one(30005, Permanent(Recipient), "the number is unknown or no longer in use"),
     one(30006, Permanent(Recipient), "a landline, or a carrier that cannot be reached"),
     one(63024, Permanent(Recipient), "not a valid recipient of this channel"),

@@ -158,6 +158,7 @@ impl EmailSettings {
                 // What may stand between the brackets of a header, and is one URL there.
                 let fits = |template: &str| {
                     template.starts_with("https://")
+                        && template.contains("{id}")
                         && template.len() <= LONGEST_URL_BYTES
                         && template.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '<' | '>' | '"' | ','))
                 };

@@ -92,6 +92,9 @@ pub(super) fn keep(delivery: &Arc<Delivery>) {
             if let Err(error) = delivery.lease.renew().await {
                 tracing::error!(error = &error as &dyn std::error::Error, "could not renew the lease on the ledger");
             }
+            if let Err(error) = delivery.share_budgets().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not count the processes");
+            }
             if let Err(error) = delivery.recover().await {
                 tracing::error!(error = &error as &dyn std::error::Error, "could not look for lost processes");
             }
@@ -103,6 +106,16 @@ pub(super) fn keep(delivery: &Arc<Delivery>) {
 }
 
 impl Delivery {
+    /// Every process takes its part of each account's rate: what all of them send keeps the whole. One that comes or
+    /// goes is seen within a third of a lease.
+    pub(super) async fn share_budgets(&self) -> Result<(), StoreError> {
+        let processes = self.store.processes().await?;
+        for account in self.sending.values() {
+            account.budget.share_with(processes, tokio::time::Instant::now());
+        }
+        Ok(())
+    }
+
     /// Settles what lost processes left.
     ///
     /// Not while this process itself lost an epoch and still has outcomes to record: it would call unknown what it

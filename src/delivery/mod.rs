@@ -198,7 +198,10 @@ impl Delivery {
                 budget,
                 circuit: Circuit::default(),
                 hand: Hand::default(),
-                places: Arc::new(Semaphore::new(options.concurrency.max(1))),
+                // What could not leave at once would wait in the middle of its send, with its time running.
+                places: Arc::new(Semaphore::new(
+                    options.concurrency.min(provider.width().unwrap_or(usize::MAX)).max(1),
+                )),
             };
             sending.insert(name, Arc::new(account));
         }
@@ -230,6 +233,7 @@ impl Delivery {
         });
         delivery.recover().await?;
         delivery.count_last_day().await?;
+        delivery.share_budgets().await?;
         lease::keep(&delivery);
         if delivery.roles.relay {
             relay::start(&delivery);

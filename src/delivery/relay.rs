@@ -108,7 +108,10 @@ impl Delivery {
                 continue;
             }
             let Some(room) = account.circuit.room(Instant::now()) else { continue };
-            let window = account.budget.room(BudgetLane::Queued, WINDOW, Instant::now()).min(LARGEST_WINDOW).min(room);
+            let own = account.budget.room(BudgetLane::Queued, WINDOW, Instant::now());
+            // In a queue that all take from there is room for all.
+            let takers = if self.queue.is_shared() { account.budget.sharers().into() } else { 1 };
+            let window = own.saturating_mul(takers).min(LARGEST_WINDOW).min(room);
             let mut filled = 0;
             for priority in Priority::ALL {
                 filled += self.outstanding(&waiting.handed, id, *priority);

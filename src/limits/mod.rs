@@ -1,9 +1,11 @@
 //! Budgets of provider accounts: how fast, how much in a day, and what has to rest.
 //!
-//! A [`Budget`] is local to the process and knows no I/O. Whoever sends asks it first: [`Budget::take`] reserves one
+//! A [`Budget`] is one process's and knows no I/O. Whoever sends asks it first: [`Budget::take`] reserves one
 //! message or says how long to wait, [`Budget::acquire`] waits. Afterwards it is told how it went
 //! ([`throttled`](Budget::throttled), [`succeeded`](Budget::succeeded)). Time is passed in, so every wait can be
 //! tested without waiting. A message that was reserved and then not sent stays counted: the safe side.
+//!
+//! Several processes share an account's rate in equal parts ([`Budget::share_with`]); each keeps its own.
 //!
 //! A message weighs what its provider counts it as ([`Content::weight`](crate::domain::Content::weight)): an SMS of
 //! three parts spends three of the rate and three of the day.
@@ -15,7 +17,7 @@ mod pauses;
 mod rate;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +82,9 @@ pub struct Pause {
 #[derive(Debug)]
 pub struct Budget {
     origin: Instant,
+    settings: LimitSettings,
+    /// Processes that send through the account.
+    sharers: AtomicU32,
     // Held for some 100 ns, never over an await.
     state: Mutex<State>,
     /// Whether a success has anything to reset. Spares the lock on every send of a quiet account; a stale reading
@@ -102,7 +107,34 @@ impl Budget {
             day: settings.per_day.map(DayWindow::new),
             pauses: Pauses::new(scope_rule),
         };
-        Budget { origin: now, state: Mutex::new(state), is_troubled: AtomicBool::new(false), lines: Lines::default() }
+        Budget {
+            origin: now,
+            settings: settings.clone(),
+            sharers: AtomicU32::new(1),
+            state: Mutex::new(state),
+            is_troubled: AtomicBool::new(false),
+            lines: Lines::default(),
+        }
+    }
+
+    /// Takes one process's part of the account's rate, when `processes` send through it: together they keep the whole.
+    pub fn share_with(&self, processes: u32, now: Instant) {
+        let processes = processes.max(1);
+        if self.sharers.swap(processes, Ordering::Relaxed) == processes {
+            return;
+        }
+        let part = LimitSettings {
+            per_second: self.settings.per_second / f64::from(processes),
+            burst: (self.settings.burst / processes).max(1),
+            ..self.settings.clone()
+        };
+        let now = self.nanos(now);
+        self.state().rate.become_like(&part, now);
+    }
+
+    /// Processes that share the account's rate, as far as this one knows.
+    pub fn sharers(&self) -> u32 {
+        self.sharers.load(Ordering::Relaxed)
     }
 
     /// Reserves one message of this weight to `recipient`, or tells how long until there might be room for it.

@@ -40,6 +40,13 @@ impl Bucket {
         self.due = self.due.max(now).saturating_add(self.interval.saturating_mul(weight));
     }
 
+    /// Has as many messages to catch up with as `other` has.
+    fn owe(&mut self, other: &Bucket, now: u64) {
+        let ahead = u128::from(other.due.saturating_sub(now));
+        let scaled = ahead * u128::from(self.interval) / u128::from(other.interval);
+        self.due = now.saturating_add(u64::try_from(scaled).unwrap_or(u64::MAX));
+    }
+
     /// The heaviest message that leaves nothing to catch up with.
     fn burst(&self) -> u64 {
         self.tolerance / self.interval + 1
@@ -83,6 +90,20 @@ impl Rate {
             direct: (share > 0.0).then(|| part(share)),
             whole: (share > 0.0 && is_rounded).then(|| Bucket::new(per_second, burst)),
         }
+    }
+
+    /// At other settings from now on. What was taken stays taken.
+    pub(super) fn become_like(&mut self, settings: &LimitSettings, now: u64) {
+        let mut new = Rate::new(settings);
+        new.shared.owe(&self.shared, now);
+        let owe = |new: &mut Option<Bucket>, old: &Option<Bucket>| {
+            if let (Some(new), Some(old)) = (new, old) {
+                new.owe(old, now);
+            }
+        };
+        owe(&mut new.direct, &self.direct);
+        owe(&mut new.whole, &self.whole);
+        *self = new;
     }
 
     pub(super) fn wait(&self, lane: Lane, weight: u64, now: u64) -> u64 {

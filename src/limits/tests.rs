@@ -361,3 +361,44 @@ async fn who_gives_up_leaves_the_line_and_reserves_nothing() {
     assert!(!budget.lines.is_waiting(Lane::Direct));
     assert!(is_now(budget.take(Lane::Queued, ANN, 1, start + SECOND / 10)));
 }
+
+/// How many queued messages leave within ten seconds, asked for as often as there may be room.
+fn in_ten_seconds(budgets: &[&Budget], start: Instant) -> u32 {
+    let mut count = 0;
+    for millisecond in 0..10_000 {
+        let now = start + Duration::from_millis(millisecond);
+        for budget in budgets {
+            while budget.take(Lane::Queued, RecipientKey(1), 1, now) == Permit::Now {
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn processes_that_share_an_account_keep_its_rate_together() {
+    let start = Instant::now();
+    let alone = budget(50.0, 20, 0.0, start);
+    let whole = in_ten_seconds(&[&alone], start);
+    let [first, second, third] = [0, 1, 2].map(|_| budget(50.0, 20, 0.0, start));
+    for budget in [&first, &second, &third] {
+        budget.share_with(3, start);
+        assert_eq!(budget.sharers(), 3);
+    }
+    let together = in_ten_seconds(&[&first, &second, &third], start);
+    assert!(together <= whole && together >= whole * 9 / 10, "{together} together, {whole} alone");
+}
+
+#[test]
+fn what_was_taken_stays_taken_when_another_process_comes_or_goes() {
+    let start = Instant::now();
+    let account = budget(10.0, 10, 0.0, start);
+    while account.take(Lane::Queued, RecipientKey(1), 1, start) == Permit::Now {}
+    account.share_with(2, start);
+    assert!(matches!(account.take(Lane::Queued, RecipientKey(1), 1, start), Permit::Later { .. }));
+    account.share_with(1, start);
+    assert!(matches!(account.take(Lane::Queued, RecipientKey(1), 1, start), Permit::Later { .. }));
+    let later = start + Duration::from_secs(1);
+    assert_eq!(account.take(Lane::Queued, RecipientKey(1), 1, later), Permit::Now);
+}

@@ -40,6 +40,9 @@ pub trait Ledger: Send + Sync {
     /// Renews the lease. [`StoreError::EpochLost`] when it is too late.
     async fn renew(&self, epoch: Epoch) -> Result<(), StoreError>;
 
+    /// How many processes live, this one among them.
+    async fn processes(&self) -> Result<u32, StoreError>;
+
     /// A clean end: nothing is open any more, nobody needs to wait for the lease.
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;
 

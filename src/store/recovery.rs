@@ -62,6 +62,13 @@ pub(super) async fn number_accounts(
         .collect()
 }
 
+/// See [`Ledger::processes`].
+pub(super) async fn processes<S: Sql + LedgerClock>(store: &S) -> Result<u32, StoreError> {
+    let query = format!("SELECT count(*) FROM workers WHERE lost_at IS NULL AND lease_until >= {}", store.now_sql());
+    let rows = store.read("counting processes", query, vec![]).await?;
+    rows.first().map_or(Ok(1), |row| row.int(0).map(|count| u32::try_from(count).unwrap_or(1)))
+}
+
 /// Gives back what is in hand. An epoch that still has open attempts stays until they are settled.
 pub(super) async fn end_epoch(sql: &impl Sql, epoch: Epoch) -> Result<(), StoreError> {
     const DOING: &str = "ending an epoch";

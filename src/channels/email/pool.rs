@@ -21,6 +21,7 @@ pub(super) struct Pool {
     server: Server,
     /// One per connection that may exist.
     permits: Semaphore,
+    connections: usize,
     // Held to push or pop, never over an await. The last one given back is taken first, so that the others grow old.
     idle: Mutex<Vec<Session>>,
 }
@@ -34,7 +35,12 @@ pub(super) struct Taken<'a> {
 impl Pool {
     pub(super) fn new(server: Server, connections: usize) -> Self {
         let permits = Semaphore::new(connections.min(Semaphore::MAX_PERMITS));
-        Pool { server, permits, idle: Mutex::default() }
+        Pool { server, permits, connections, idle: Mutex::default() }
+    }
+
+    /// How many there may be.
+    pub(super) fn connections(&self) -> usize {
+        self.connections
     }
 
     pub(super) fn server(&self) -> &Server {

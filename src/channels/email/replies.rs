@@ -45,6 +45,8 @@ pub(super) struct ReplyRow {
 
 /// Greylisting is over after this on nearly all servers; sooner tries are counted against us.
 const GREYLISTED: Duration = Duration::from_secs(5 * 60);
+/// The count is of the last 24 hours, so that room comes back bit by bit.
+const A_DAY_IS_SENT: Duration = Duration::from_secs(60 * 60);
 /// Amazon SES counts by the second.
 const TOO_FAST: Duration = Duration::from_secs(1);
 
@@ -106,6 +108,17 @@ const REPLIES: &[ReplyRow] = &[
     row(&[Mail, Rcpt], &[], &[], "relay not permitted", ChannelDown(Config)),
     row(&[Mail, Rcpt], &[550, 553, 554], &[], "sender address rejected", ChannelDown(Config)),
     row(&[], &[], &["5.1.7", "5.1.8", "5.7.60"], "", ChannelDown(Config)),
+    // What this account may send in a day, or relay, is sent: Gmail and Exchange Online say so, also to RCPT.
+    row(&[], &[], &["5.4.5", "5.1.90"], "", Throttled(ThrottleScope::Account, A_DAY_IS_SENT)),
+    row(
+        &[Rcpt, Data, Message],
+        &[],
+        &["5.7.1"],
+        "relay limit exceeded",
+        Throttled(ThrottleScope::Account, A_DAY_IS_SENT),
+    ),
+    // The two of us do not understand each other: true of every message.
+    row(&[Mail, Rcpt], &[], &["5.5."], "", ChannelDown(Config)),
     // Not now.
     row(&[Mail, Data, Message], &[454], &[], "", Throttled(ThrottleScope::Account, TOO_FAST)),
     row(&[Mail], &[450, 451], &["4.7.1", "4.2.1"], "", Throttled(ThrottleScope::Account, GREYLISTED)),
@@ -121,7 +134,9 @@ const REPLIES: &[ReplyRow] = &[
     row(&[], &[], &["5.3.4", "5.6."], "", Permanent(Content)),
     row(&[Mail, Data, Message], &[552], &[], "", Permanent(Content)),
     row(&[Rcpt], &[552], &[], "", Transient),
-    row(&[Mail, Rcpt, Data, Message], &[], &["5.7."], "", Permanent(Policy)),
+    // At MAIL nobody is named yet: what is refused there is refused to all.
+    row(&[Mail], &[], &["5.7."], "", ChannelDown(Config)),
+    row(&[Rcpt, Data, Message], &[], &["5.7."], "", Permanent(Policy)),
 ];
 
 #[cfg(test)]
@@ -150,6 +165,14 @@ mod tests {
                 Throttled(ThrottleScope::Account, TOO_FAST),
             ),
             (Mail, "553 5.1.8 sender domain", ChannelDown(Config)),
+            (Mail, "554 5.7.1 Client host rejected: Access denied", ChannelDown(Config)),
+            (Rcpt, "503 5.5.1 MAIL first", ChannelDown(Config)),
+            (Rcpt, "550 5.4.5 Daily user sending limit exceeded", Throttled(ThrottleScope::Account, A_DAY_IS_SENT)),
+            (
+                Message,
+                "554 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+                Throttled(ThrottleScope::Account, A_DAY_IS_SENT),
+            ),
             (Rcpt, "550 5.1.1 no such user", recipient),
             (Rcpt, "550 5.1.10 null MX", recipient),
             (Rcpt, "550-5.1.1 no\n550 5.1.1 such user", recipient),

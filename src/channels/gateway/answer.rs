@@ -64,7 +64,8 @@ impl AnswerRules {
         let body = answer.json::<Value>().unwrap_or_default();
         let code = self.code(&body, values);
         if self.says_yes(answer.status, code.as_deref())
-            && let Some(id) = at(&body, &self.id, values)
+            // A yes or no where the id should be is none.
+            && let Some(id) = at(&body, &self.id, values).filter(|id| !matches!(id.as_str(), "false" | "true" | "0" | ""))
             && let Some(id) = word(&id, LONGEST_ID_BYTES)
         {
             return Outcome::Accepted { provider_message_id: id.to_owned(), note: None };

@@ -219,3 +219,12 @@ fn settings_that_cannot_work_are_named() {
     `sms.main.http.answer.codes.3` expected permanent REASON, transient, throttled SCOPE SECONDS, channel_down REASON or ambiguous
     ");
 }
+
+#[test]
+fn a_truth_value_where_the_id_should_be_is_no_yes() {
+    for body in [r#"{"id": false, "message": "rejected"}"#, r#"{"id": true}"#, r#"{"id": 0}"#, r#"{"id": null}"#] {
+        let outcome = answered(&smsc(), 200, body);
+        assert!(!matches!(outcome, Outcome::Accepted { .. }), "{body}: {outcome:?}");
+    }
+    assert!(matches!(answered(&smsc(), 200, r#"{"id": 7, "cnt": 1}"#), Outcome::Accepted { .. }));
+}

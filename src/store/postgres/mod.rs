@@ -208,6 +208,10 @@ impl Ledger for Postgres {
         if rows[0].is_empty() { Err(StoreError::EpochLost) } else { Ok(()) }
     }
 
+    async fn processes(&self) -> Result<u32, StoreError> {
+        recovery::processes(self).await
+    }
+
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
         recovery::end_epoch(self, epoch).await
     }

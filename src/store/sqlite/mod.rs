@@ -115,6 +115,10 @@ impl Ledger for Sqlite {
         if self.connections.read("renewing the lease", is_live).await? { Ok(()) } else { Err(StoreError::EpochLost) }
     }
 
+    async fn processes(&self) -> Result<u32, StoreError> {
+        recovery::processes(self).await
+    }
+
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {
         recovery::end_epoch(self, epoch).await
     }

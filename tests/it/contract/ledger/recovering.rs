@@ -18,6 +18,7 @@ promises!(
     recovering_twice_changes_nothing,
     a_clean_end_gives_back_what_was_in_hand,
     nobody_recovers_himself,
+    processes_that_live_are_counted,
 );
 
 async fn what_a_lost_process_had_open_becomes_uncertain(mut ledger: TestLedger) {
@@ -216,4 +217,12 @@ async fn nobody_recovers_himself(ledger: TestLedger) {
     ledger.advance(LEASE + SEND_DEADLINE + Duration::from_secs(1)).await;
     assert!(ledger.recover().await.is_empty());
     assert_eq!(ledger.raw_count("work WHERE state = 4").await, 1);
+}
+
+async fn processes_that_live_are_counted(mut ledger: TestLedger) {
+    assert_eq!(ledger.store().processes().await.unwrap(), 1);
+    ledger.crash().await;
+    assert_eq!(ledger.store().processes().await.unwrap(), 1, "the dead one counts no more");
+    ledger.store().end_epoch(ledger.epoch).await.unwrap();
+    assert_eq!(ledger.store().processes().await.unwrap(), 0);
 }

@@ -78,7 +78,10 @@ async fn every_twilio_code_has_the_outcome_of_its_row() {
     let rows: &[(&str, &[u32])] = &[
         ("channel_down auth", &[20003]),
         ("channel_down suspended", &[10001, 20005, 30002]),
-        ("channel_down config", &[20404, 21212, 21603, 21606, 21609, 21659, 21705, 21910, 30034]),
+        (
+            "channel_down config",
+            &[20404, 21212, 21603, 21606, 21609, 21659, 21660, 21661, 21701, 21703, 21704, 21705, 21910, 30034],
+        ),
         ("throttled account 1", &[20429, 63017]),
         ("throttled account 3600", &[60728]),
         ("throttled account 86400", &[63038]),
@@ -87,7 +90,7 @@ async fn every_twilio_code_has_the_outcome_of_its_row() {
         ("throttled sender 300", &[21611]),
         ("throttled recipient 30", &[14107]),
         ("transient, handed off", &[20500, 21730]),
-        ("permanent recipient", &[21211, 21214, 21266, 21608, 21612, 21614, 63024]),
+        ("permanent recipient", &[21211, 21214, 21266, 21608, 21612, 21614, 21635, 63024]),
         ("permanent opted_out", &[21610]),
         ("permanent policy", &[21408, 30450]),
         ("permanent content", &[21602, 21604, 21617, 63016]),
