@@ -44,7 +44,7 @@ async fn world(ledger: &TestLedger) -> World {
     assert_eq!(ledger.record(closes).await, [true; 4]);
     let (id, now) = (ledger.literal(batch.0), ledger.now().as_microsecond());
     ledger
-        .raw(&format!("INSERT INTO batches (id, state, channel, accepted, created_at) VALUES ({id}, 1, 1, 5, {now})"))
+        .raw(&format!("INSERT INTO batches (id, state, channel, accepted, created_at) VALUES ({id}, 2, 1, 5, {now})"))
         .await;
     let ended = |status| Begin::Ended { status, cause: "opted_out", error: ProviderError::new("x", "y") };
     let alone = [
