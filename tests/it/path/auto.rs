@@ -12,7 +12,7 @@ use super::world::World;
 on_both_ledgers!(
     each_recipient_has_its_own_end_in_order,
     recipients_are_sent_to_in_parallel,
-    more_than_the_threshold_is_refused,
+    more_than_the_threshold_go_through_the_queue,
     what_exceeds_the_budget_waits_its_turn,
     what_is_wrong_for_all_is_refused_as_a_whole,
 );
@@ -71,18 +71,18 @@ async fn recipients_are_sent_to_in_parallel(world: World) {
     world.assert_books(&server, &results).await;
 }
 
-async fn more_than_the_threshold_is_refused(world: World) {
+async fn more_than_the_threshold_go_through_the_queue(world: World) {
     let server = world.server(&[("VESTNIK__DELIVERY__AUTO_THRESHOLD", "3")]).await;
     let phones = phones(4);
     let phones: Vec<_> = phones.iter().map(String::as_str).collect();
-    for recipients in [&phones[..], &[]] {
-        let problem = server.post("/v1/notifications/auto", &to(recipients)).await.problem(422);
-        assert_eq!(problem["errors"][0]["pointer"], "/recipients");
-        assert!(problem["detail"].as_str().unwrap().contains("1 to 3"), "{problem:#}");
-    }
-    assert_eq!(world.simulator.taken_count(), 0);
+    let problem = server.post("/v1/notifications/auto", &to(&[])).await.problem(422);
+    assert_eq!(problem["errors"][0]["pointer"], "/recipients");
     let results = auto(&server, &to(&phones[..3])).await;
     assert_eq!(statuses(&results), ["sent"; 3]);
+    let many = server.post("/v1/notifications/auto", &to(&phones)).await;
+    assert_eq!((many.status, &many.json()["mode"]), (202, &serde_json::json!("async")));
+    server.settled().await;
+    assert_eq!(world.simulator.taken_count(), 7);
     world.assert_books(&server, &results).await;
 }
 

@@ -158,7 +158,8 @@ async fn workers_share_the_work_come_and_go() {
     server.stop().await;
 }
 
-/// Frozen for longer than its lease and the deadline of a send: others go on, and it sends nothing when it wakes.
+/// Frozen for longer than its lease and the deadline of a send: others go on, and what was open is uncertain; nothing
+/// that others have taken up leaves from it when it wakes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_worker_sends_nothing_twice() {
     let Some(world) = World::postgres().await else { return };
@@ -182,7 +183,8 @@ async fn a_frozen_worker_sends_nothing_twice() {
     let more = accept(&client, &with(bulk(200), json!({ "text": "More" }))).await;
     finished(&client, &more).await;
     let late = world.simulator.taken_count() - before;
-    assert_eq!(late, 200, "what was opened before the frost left after it");
+    // One that was frozen between its last look at the lease and its first byte still leaves: it is uncertain by then.
+    assert!((200..=200 + count(&batch, "uncertain")).contains(&late), "{late} left, and 200 were asked for: {batch:#}");
     frozen.stop().await;
     other.stop().await;
     world.assert_books(&server, &[]).await;

@@ -19,7 +19,7 @@ on_both_ledgers!(
     a_wrong_field_is_named_by_its_place,
     what_cannot_be_sent_is_refused_before_anything_is_written,
     a_missing_variable_is_named_with_its_place_in_the_template,
-    what_needs_the_queue_is_refused_with_the_reason,
+    a_direct_send_at_another_time_is_refused_with_the_reason,
     unknown_paths_and_methods_are_problems,
     a_large_body_is_refused,
     a_client_that_is_slow_with_its_headers_is_cut_off,
@@ -139,15 +139,12 @@ async fn a_missing_variable_is_named_with_its_place_in_the_template(world: World
     assert_nothing_happened(&world, &server).await;
 }
 
-async fn what_needs_the_queue_is_refused_with_the_reason(world: World) {
+async fn a_direct_send_at_another_time_is_refused_with_the_reason(world: World) {
     let server = world.server(&[]).await;
-    for (field, value) in [("mode", json!("async")), ("scheduledAt", json!("2030-01-01T00:00:00Z"))] {
-        let body = with(whatsapp("+79991234567"), json!({ field: value.clone() }));
-        let problem = server.send(&body).await.problem(422);
-        assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"));
-        assert_eq!(problem["errors"][0]["code"], "no_queue");
-        assert!(problem["detail"].as_str().unwrap().contains("needs the queue"), "{problem:#}");
-    }
+    let later = json!({ "mode": "sync", "scheduledAt": "2030-01-01T00:00:00Z" });
+    let problem = server.send(&with(whatsapp("+79991234567"), later)).await.problem(422);
+    assert_eq!(problem["errors"][0]["pointer"], "/scheduledAt");
+    assert!(problem["detail"].as_str().unwrap().contains("goes through the queue"), "{problem:#}");
     assert_nothing_happened(&world, &server).await;
     // Said out loud, the default is no mistake.
     let body = with(whatsapp("+79991234567"), json!({ "mode": "sync", "scheduledAt": null }));
