@@ -119,13 +119,19 @@ pub struct SendingAccount {
     /// What the provider took from this process lately.
     pub sent: Meter,
     hand: Hand,
-    /// Queued sends that may be in the works.
+    /// Queued sends that may be in the works at once, and the places for them that are free.
+    width: usize,
     places: Arc<Semaphore>,
 }
 
 impl SendingAccount {
     pub fn name(&self) -> &AccountRef {
         self.provider.account()
+    }
+
+    /// Queued sends that this process has in the works.
+    pub fn in_the_works(&self) -> usize {
+        self.width.saturating_sub(self.places.available_permits())
     }
 
     /// Tasks that workers of this process have taken and not begun.
@@ -199,6 +205,8 @@ impl Delivery {
             let name = provider.account().clone();
             let Some(id) = ids_by_name.get(&name) else { continue };
             let budget = Budget::new(limits, ScopeRule::of(name.channel), now);
+            // What could not leave at once would wait in the middle of its send, with its time running.
+            let width = options.concurrency.min(provider.width().unwrap_or(usize::MAX)).max(1);
             let account = SendingAccount {
                 id: *id,
                 provider: Arc::clone(provider),
@@ -207,10 +215,8 @@ impl Delivery {
                 allowed_per_second: limits.per_second,
                 sent: Meter::new(now),
                 hand: Hand::default(),
-                // What could not leave at once would wait in the middle of its send, with its time running.
-                places: Arc::new(Semaphore::new(
-                    options.concurrency.min(provider.width().unwrap_or(usize::MAX)).max(1),
-                )),
+                width,
+                places: Arc::new(Semaphore::new(width)),
             };
             sending.insert(name, Arc::new(account));
         }

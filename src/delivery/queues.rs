@@ -213,7 +213,7 @@ impl Delivery {
             is_unknown: false,
             allowed_per_second: account.allowed_per_second,
             sent_per_second: account.sent.per_second(now),
-            sending: self.options.concurrency.saturating_sub(account.places.available_permits()) as u64,
+            sending: account.in_the_works() as u64,
             in_hand: account.in_hand() as u64,
             dead_letters,
             down: account.circuit.down().map(AccountDown::from),
