@@ -256,7 +256,7 @@ pub(super) async fn recount(
     const DOING: &str = "counting what was handed over";
     /// Looked at in one go.
     const CHUNKS: i64 = 64;
-    let old = "SELECT id, ids, account, priority, outstanding FROM due
+    let old = "SELECT id, ids, account, priority, outstanding, handed_at FROM due
                WHERE handed_by IS NOT NULL AND handed_at < $1 AND handed_by = coalesce($2, handed_by)
                ORDER BY handed_at LIMIT $3";
     let by = by.map(|epoch| epoch.0);
@@ -272,14 +272,20 @@ pub(super) async fn recount(
         );
         let counted = sql.read(DOING, count, members.into_iter().map(Value::from).collect()).await?;
         let (queued, held) = counted.first().map_or(Ok((0, 0)), |row| Ok((row.int(0)?, row.int(1)?)))?;
-        let seen = row.int(4)?;
+        // Only of the hand-over that was looked at, and only if nothing was counted down meanwhile.
+        let (seen, handed_at) = (row.int(4)?, row.int(5)?);
         if queued == 0 && held == 0 {
-            let delete = "DELETE FROM due WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
-            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(delete, vec![chunk.into(), seen.into()])]).await?;
+            let delete =
+                "DELETE FROM due WHERE id = $1 AND handed_by IS NOT NULL AND handed_at = $2 AND outstanding = $3";
+            let values = vec![chunk.into(), handed_at.into(), seen.into()];
+            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(delete, values)]).await?;
         } else if queued > 0 {
-            let update = "UPDATE due SET outstanding = $3 WHERE id = $1 AND handed_by IS NOT NULL AND outstanding = $2";
-            let values = vec![chunk.into(), seen.into(), queued.into()];
-            sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(update, values)]).await?;
+            if queued != seen {
+                let update = "UPDATE due SET outstanding = $4
+                              WHERE id = $1 AND handed_by IS NOT NULL AND handed_at = $2 AND outstanding = $3";
+                let values = vec![chunk.into(), handed_at.into(), seen.into(), queued.into()];
+                sql.write_as(DOING, Urgency::Bulk, vec![Statement::new(update, values)]).await?;
+            }
             left_over.push(HandedLong {
                 chunk: ChunkId(chunk),
                 account: AccountId(row.small(2)?),
