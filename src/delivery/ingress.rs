@@ -81,6 +81,8 @@ impl Delivery {
     async fn take_in(self: &Arc<Self>, foreign: ForeignNotification) -> Result<Accepted, Refused> {
         let accepted = self.accept_foreign(foreign).await.map_err(|error| match error {
             DirectError::Refused(refusals) => Refused::Wrong { reason: in_words(&refusals) },
+            // It would be refused again and again, and hold up what comes after it.
+            DirectError::Store(error @ StoreError::Refused { .. }) => Refused::Wrong { reason: error.to_string() },
             error => Refused::Unavailable(Unavailable { reason: error.to_string() }),
         })?;
         self.wake.notify_one();
@@ -161,11 +163,11 @@ impl Delivery {
 
 /// What the ledger knows it by: the sender's id, of any length, or its body.
 fn known_by(foreign: &ForeignNotification) -> String {
-    let hash = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    match &foreign.external_id {
-        Some(id) => format!("id:{}", hash(id.as_bytes())),
-        None => format!("body:{}", foreign.body_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-    }
+    let (what, hash) = match &foreign.external_id {
+        Some(id) => ("id", Sha256::digest(id.as_bytes()).into()),
+        None => ("body", foreign.body_hash),
+    };
+    hash.iter().fold(format!("{what}:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn in_words(refusals: &[Refusal]) -> String {

@@ -15,6 +15,8 @@ use crate::domain::{Channel, NotificationId, Priority, RecordIds};
 
 /// Attachments go by reference; what is longer is no notification.
 pub const LONGEST_BODY_BYTES: usize = 256 * 1024;
+/// Of records and of the notification itself; the same as over HTTP.
+const LONGEST_ID_BYTES: usize = 200;
 const MOST_RETRIES: i64 = 10;
 const USUAL_RETRIES: i64 = 3;
 
@@ -184,17 +186,27 @@ pub fn read(raw: Raw<'_>) -> Result<ForeignNotification, Unreadable> {
     if named.is_some_and(|named| named != channel) {
         tracing::warn!(queue = raw.source, %channel, "a message names another channel than its pattern or queue");
     }
-    let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
-    let retries = |given: Option<i64>, usual: i64| {
-        // Clamped, so it fits.
-        i16::try_from(given.unwrap_or(usual).clamp(0, MOST_RETRIES)).unwrap_or_default()
-    };
     let records = queued.context.map_or_else(RecordIds::default, |context| RecordIds {
         contact_id: context.contact_id,
         lead_id: context.lead_id,
         deal_id: context.deal_id,
         company_id: context.company_id,
     });
+    let ids = [
+        ("id", &queued.id),
+        ("context.contactId", &records.contact_id),
+        ("context.dealId", &records.deal_id),
+        ("context.companyId", &records.company_id),
+    ];
+    let is_id = |id: &String| id.len() <= LONGEST_ID_BYTES && !id.contains(char::is_control);
+    if let Some((place, _)) = ids.iter().find(|(_, id)| id.as_ref().is_some_and(|id| !is_id(id))) {
+        return Err(Unreadable::InvalidSchema(format!("at `{place}`")));
+    }
+    let filled = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+    let retries = |given: Option<i64>, usual: i64| {
+        // Clamped, so it fits.
+        i16::try_from(given.unwrap_or(usual).clamp(0, MOST_RETRIES)).unwrap_or_default()
+    };
     Ok(ForeignNotification {
         source: raw.source.to_owned(),
         external_id: filled(queued.id).or_else(|| filled(raw.message_id.map(str::to_owned))),

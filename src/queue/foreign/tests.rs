@@ -75,6 +75,8 @@ fn poison_has_a_reason_and_shows_no_address() {
         (r#"{"channel":"sms","scheduledAt":"tomorrow"}"#, "invalid_schema: at `scheduledAt`"),
         (r#"{"channel":"sms","context":{"leadId":"x"}}"#, "invalid_schema: at `context.leadId`"),
         (r#"{"channel":"sms","priority":"urgent"}"#, "invalid_schema: at `priority`"),
+        (r#"{"channel":"sms","id":"a\u0000b"}"#, "invalid_schema: at `id`"),
+        (r#"{"channel":"sms","context":{"contactId":"c\n1"}}"#, "invalid_schema: at `context.contactId`"),
     ] {
         let said = parse(body).expect_err("is poison").to_string();
         assert!(said.starts_with(code) && !said.contains("7999"), "{code}: {said}");
