@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
 use super::context::address;
+use super::work::patiently;
 use super::{Delivery, DirectError, DirectResult, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::{BatchId, Mode, NotificationId, Recipient, RecordIds, Status};
@@ -117,7 +118,12 @@ impl Delivery {
 
     /// Moves all of a batch that has not begun to another time. It is paused meanwhile: should this break off, the batch
     /// stands still, and is moved again or resumed.
-    pub async fn reschedule_batch(&self, batch: &FoundBatch, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn reschedule_batch(self: &Arc<Self>, batch: FoundBatch, at: Timestamp) -> Result<(), DirectError> {
+        let this = Arc::clone(self);
+        self.to_its_end(async move { Ok(this.move_batch(&batch, at).await?) }).await
+    }
+
+    async fn move_batch(&self, batch: &FoundBatch, at: Timestamp) -> Result<(), StoreError> {
         const STEP: u32 = 250;
         if batch.paused_at.is_none() {
             self.store.pause_batch(batch.id, Some(self.clock.now())).await?;
@@ -189,7 +195,7 @@ impl Delivery {
     }
 
     async fn accept_bulk(
-        &self,
+        self: &Arc<Self>,
         request: BulkRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<AcceptedBatch, DirectError> {
@@ -211,7 +217,8 @@ impl Delivery {
             request_hash: key.request_hash,
             expires_at: later(new.created_at, self.options.key_lifetime),
         });
-        match self.store.begin_batch(new.clone(), new_key).await? {
+        let begun = self.store.begin_batch(new.clone(), new_key).await;
+        match begun.inspect_err(|_| self.abandon(new.id))? {
             BatchBegun::Begun => {}
             BatchBegun::Repeated(batch) => return self.accepted_before(batch).await,
             BatchBegun::Running => return Err(DirectError::KeyRunning),
@@ -219,7 +226,7 @@ impl Delivery {
         }
         let accepted = self.write_batch(&new, request, &account, template.as_ref()).await;
         if accepted.is_err() {
-            self.abandon(new.id).await;
+            self.abandon(new.id);
         }
         self.wake.notify_one();
         accepted
@@ -372,23 +379,27 @@ impl Delivery {
         }
     }
 
-    /// What was written of a batch that failed goes, and its key with it. If that fails, too, upkeep does it later.
-    async fn abandon(&self, batch: BatchId) {
+    /// What was written of a batch that failed goes, and its key with it, as soon as the ledger is there; if this process
+    /// ends before that, upkeep does it.
+    fn abandon(self: &Arc<Self>, batch: BatchId) {
         const STEP: u32 = 500;
-        loop {
-            match self.store.drop_abandoned(Some(batch), STEP).await {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        batch.id = %batch,
-                        error = &error as &dyn std::error::Error,
-                        "what was written of a batch that was not accepted is not removed yet"
-                    );
-                    return;
+        let this = Arc::clone(self);
+        self.sends.spawn(async move {
+            loop {
+                match patiently(&this.stopping, || this.store.drop_abandoned(Some(batch), STEP)).await {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(
+                            batch.id = %batch,
+                            error = &error as &dyn std::error::Error,
+                            "what was written of a batch that was not accepted is not removed yet"
+                        );
+                        return;
+                    }
                 }
             }
-        }
+        });
     }
 
     async fn accepted_before(&self, id: BatchId) -> Result<AcceptedBatch, DirectError> {

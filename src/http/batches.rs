@@ -138,10 +138,7 @@ pub(super) async fn pause(
     ValidPath(id): ValidPath<BatchId>,
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
-    not_cancelled(&api, id).await?;
-    api.store.pause_batch(id, Some(api.clock.now())).await?;
-    api.delivery.look_at_batches();
-    found(&api, id).await
+    set_paused(&api, id, Some(api.clock.now())).await
 }
 
 /// Lets a paused batch go on where it stopped.
@@ -160,10 +157,7 @@ pub(super) async fn resume(
     ValidPath(id): ValidPath<BatchId>,
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
-    not_cancelled(&api, id).await?;
-    api.store.pause_batch(id, None).await?;
-    api.delivery.look_at_batches();
-    found(&api, id).await
+    set_paused(&api, id, None).await
 }
 
 /// When a batch is to leave instead.
@@ -192,12 +186,11 @@ pub(super) async fn reschedule(
     ValidJson { value, .. }: ValidJson<RescheduleBatch>,
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
-    not_cancelled(&api, id).await?;
-    let batch = api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))?;
+    let batch = not_cancelled(&api, id).await?;
     if batch.scheduled_at.is_none_or(|at| at <= api.clock.now()) {
         return Err(Problem::batch_begun());
     }
-    api.delivery.reschedule_batch(&batch, value.scheduled_at).await?;
+    api.delivery.reschedule_batch(batch, value.scheduled_at).await?;
     found(&api, id).await
 }
 
@@ -221,17 +214,27 @@ pub(super) async fn cancel(
     found(&api, id).await
 }
 
-async fn found(api: &Api, id: BatchId) -> Result<Json<BatchView>, Problem> {
-    let batch = api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))?;
-    Ok(Json(view(api, batch)))
+async fn set_paused(api: &Api, id: BatchId, paused_at: Option<Timestamp>) -> Result<Json<BatchView>, Problem> {
+    not_cancelled(api, id).await?;
+    api.store.pause_batch(id, paused_at).await?;
+    api.delivery.look_at_batches();
+    found(api, id).await
 }
 
-async fn not_cancelled(api: &Api, id: BatchId) -> Result<(), Problem> {
-    let batch = api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))?;
+async fn found(api: &Api, id: BatchId) -> Result<Json<BatchView>, Problem> {
+    Ok(Json(view(api, batch_of(api, id).await?)))
+}
+
+async fn not_cancelled(api: &Api, id: BatchId) -> Result<FoundBatch, Problem> {
+    let batch = batch_of(api, id).await?;
     match batch.cancelled_at {
         Some(at) => Err(Problem::batch_cancelled(at)),
-        None => Ok(()),
+        None => Ok(batch),
     }
+}
+
+async fn batch_of(api: &Api, id: BatchId) -> Result<FoundBatch, Problem> {
+    api.store.batch(id).await?.ok_or_else(|| Problem::not_found("there is no batch with this id"))
 }
 
 fn view(api: &Api, batch: FoundBatch) -> BatchView {
