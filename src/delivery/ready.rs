@@ -1,12 +1,12 @@
 //! 4. From tasks to messages: load what was asked, load its records, render. A crowd at a time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::accept::is_marketing;
 use super::context::reader;
 use super::hand::Holding;
+use super::suppressed;
 use super::work::patiently;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
@@ -63,12 +63,12 @@ impl Delivery {
         deliveries: &[Delivered],
     ) -> Result<Sorted, StoreError> {
         let mut sorted = Sorted::default();
-        let mut paused = BTreeSet::new();
+        let mut paused = Vec::new();
         let mut tasks: Vec<&Task> = Vec::with_capacity(deliveries.len());
         for task in deliveries.iter().map(|delivery| &delivery.task) {
             match self.held.of(task.batch) {
                 None => tasks.push(task),
-                Some(Holding::Paused) => drop(paused.insert(task.chunk.0)),
+                Some(Holding::Paused) => paused.push(task.chunk),
                 Some(Holding::Cancelled) => sorted.settled.push(self.end(
                     task.id,
                     claim_of(task),
@@ -78,9 +78,7 @@ impl Delivery {
                 )),
             }
         }
-        for chunk in paused {
-            self.give_back(crate::store::ChunkId(chunk)).await;
-        }
+        self.give_back_all(paused).await;
         if tasks.is_empty() {
             return Ok(sorted);
         }
@@ -112,9 +110,9 @@ impl Delivery {
                 Err(_) => RecordSet::default(),
             };
             let content = self.content(&new, &set).await?;
-            let is_unwanted = |scope| unwanted.contains(&(new.recipient.clone(), scope));
-            let marketing = content.as_ref().is_ok_and(is_marketing);
-            if is_unwanted(SuppressionScope::All) || (marketing && is_unwanted(SuppressionScope::Marketing)) {
+            if let (Some(scopes), Ok(content)) = (unwanted.get(&new.recipient), &content)
+                && suppressed::stop(scopes, content)
+            {
                 sorted.settled.push(self.end(new.id, claim, new.batch, Status::Suppressed, "opted_out"));
                 continue;
             }
@@ -138,10 +136,14 @@ impl Delivery {
         &self,
         channel: Channel,
         loaded: &[(Claim, NewNotification)],
-    ) -> Result<HashSet<(String, SuppressionScope)>, StoreError> {
+    ) -> Result<HashMap<String, Vec<SuppressionScope>>, StoreError> {
         let addresses: Vec<String> = loaded.iter().map(|(_, new)| new.recipient.clone()).collect();
         let found = patiently(&self.stopping, || self.store.suppressed(channel, addresses.clone())).await?;
-        Ok(found.into_iter().collect())
+        let mut unwanted: HashMap<String, Vec<SuppressionScope>> = HashMap::new();
+        for (address, scope) in found {
+            unwanted.entry(address).or_default().push(scope);
+        }
+        Ok(unwanted)
     }
 
     fn end(

@@ -50,7 +50,7 @@ impl Delivery {
             (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, Lane::Direct) => {
                 Next::Failed
             }
-            (Outcome::Transient { handed_off: false, .. }, Lane::Queued) if is_down => self.held_up(now),
+            (Outcome::Transient { handed_off: false, .. }, Lane::Queued) if is_down => held_up(now),
             (Outcome::Transient { .. }, Lane::Queued) => {
                 let retries = u32::try_from(open.retry_count).unwrap_or(0);
                 let allowed = u32::try_from(new.max_retries).unwrap_or(0);
@@ -63,13 +63,8 @@ impl Delivery {
             (Outcome::Throttled { after, .. }, Lane::Queued) => {
                 Next::Again { due_at: later(now, *after), hold: HoldReason::RateLimit, counts: Counts::Nothing }
             }
-            (Outcome::ChannelDown { .. }, Lane::Queued) => self.held_up(now),
+            (Outcome::ChannelDown { .. }, Lane::Queued) => held_up(now),
         }
-    }
-
-    /// Waits until the account sends again.
-    fn held_up(&self, now: Timestamp) -> Next {
-        Next::Again { due_at: later(now, CHANNEL_DOWN_WAIT), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
     }
 
     /// The record of one attempt.
@@ -179,6 +174,11 @@ impl Drop for Unrecorded {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// Waits until the account sends again.
+fn held_up(now: Timestamp) -> Next {
+    Next::Again { due_at: later(now, CHANNEL_DOWN_WAIT), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
 }
 
 fn suppression(outcome: &Outcome) -> Option<SuppressionScope> {

@@ -12,19 +12,20 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Delivery;
+use crate::domain::clock::earlier;
 use crate::domain::{AccountId, Epoch, Priority, Status};
 use crate::limits::Lane as BudgetLane;
 use crate::queue::{Condition, Lane, Task};
 use crate::store::{
-    ChunkId, HandedChunk, HandedOver, Settle, StoreError, Stream, TakeDue, TakeFrom, Waiting, WaitingStream,
+    ChunkId, HandedChunk, HandedLong, HandedOver, Settle, StoreError, TakeDue, TakeFrom, Waiting, WaitingStream,
 };
 
 /// How far ahead of its account's rate the queue is filled.
 const WINDOW: Duration = Duration::from_secs(2);
 /// No window is larger: what a lost process had in hand waits for its lease to run out.
 const LARGEST_WINDOW: u64 = 20_000;
-/// Taken in one transaction at most.
-const AT_ONCE: u32 = 2_000;
+/// Taken at once of one account and priority: SQLite's writer is not held for longer than a direct send may wait.
+const AT_ONCE: u32 = 500;
 /// Rounds follow each other no faster: there is always a window's worth to do meanwhile.
 const BREATH: Duration = Duration::from_millis(20);
 /// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
@@ -35,6 +36,8 @@ const IDLE_LOOK_EVERY: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// What was handed over so long ago, with nothing left in its lane, was lost on the way.
 const LOST_AFTER: Duration = Duration::from_secs(30);
+/// It is looked for this often: each look reads what is in hand.
+const LOOK_FOR_LOST_EVERY: Duration = Duration::from_secs(10);
 
 /// Hands over until new work may not begin any more.
 pub(super) fn start(delivery: &Arc<Delivery>) {
@@ -42,13 +45,17 @@ pub(super) fn start(delivery: &Arc<Delivery>) {
     let sends = delivery.sends.clone();
     sends.spawn(async move {
         let mut losses = delivery.queue.losses();
-        let mut turn = 0;
+        let (mut turn, mut looked_at) = (0, Instant::now());
         loop {
             if losses.has_changed().unwrap_or(false) {
                 losses.mark_unchanged();
                 delivery.hand_over_again().await;
             }
-            let pause = match delivery.round(turn).await {
+            let is_time = looked_at.elapsed() >= LOOK_FOR_LOST_EVERY;
+            if is_time {
+                looked_at = Instant::now();
+            }
+            let pause = match delivery.round(turn, is_time).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "could not hand over what is due");
@@ -73,20 +80,23 @@ pub(super) fn start(delivery: &Arc<Delivery>) {
 
 impl Delivery {
     /// One look at the ledger, and what follows from it. Returns how long nothing more will be due.
-    async fn round(&self, turn: usize) -> Result<Duration, StoreError> {
+    async fn round(&self, turn: usize, look_for_lost: bool) -> Result<Duration, StoreError> {
         let waiting = self.store.waiting().await?;
         self.held.set(&waiting.held);
         let now = self.clock.now();
         if !waiting.cancelled.is_empty() {
             self.end_cancelled(&waiting.cancelled).await?;
         }
-        self.look_for_lost(&waiting.handed, now).await;
+        if look_for_lost {
+            self.look_for_lost(&waiting.handed, now).await;
+        }
         if let Condition::Down { .. } | Condition::Blocked { .. } = &*self.queue.condition().borrow() {
             return Ok(AFTER_FAILURE);
         }
         let from = self.portions(&waiting, now, turn);
         if from.is_empty() {
-            return Ok(self.until_next(&waiting, now));
+            let is_over = waiting.cancelled.is_empty();
+            return Ok(if is_over { self.until_next(&waiting, now) } else { Duration::ZERO });
         }
         let chunks = self.store.take_due(TakeDue { epoch: self.lease.epoch(), from, early: false }).await?;
         for chunk in chunks {
@@ -116,7 +126,8 @@ impl Delivery {
             for priority in Priority::ALL {
                 filled += self.outstanding(&waiting.handed, id, *priority);
                 let left = window.saturating_sub(filled);
-                let streams: Vec<_> = streams.iter().filter(|stream| stream.stream.priority == *priority).collect();
+                let streams: Vec<_> =
+                    streams.iter().copied().filter(|stream| stream.stream.priority == *priority).collect();
                 let shared = share(&streams, left.min(AT_ONCE.into()), turn);
                 filled += shared.iter().map(|from| u64::from(from.limit)).sum::<u64>();
                 from.extend(shared);
@@ -174,21 +185,24 @@ impl Delivery {
         }
     }
 
-    /// What waits of cancelled batches ends, due or not. What is in a worker's hand the worker ends.
+    /// The same for several, each once.
+    pub(super) async fn give_back_all(&self, mut chunks: Vec<ChunkId>) {
+        chunks.sort_unstable_by_key(|chunk| chunk.0);
+        chunks.dedup();
+        for chunk in chunks {
+            self.give_back(chunk).await;
+        }
+    }
+
+    /// Some of what waits of cancelled batches ends, due or not; the next round goes on, so that a large batch holds
+    /// up no other. What is in a worker's hand the worker ends.
     async fn end_cancelled(&self, cancelled: &[WaitingStream]) -> Result<(), StoreError> {
-        /// So much is in hand at a time: between two steps others have their turn.
         const STEP: u32 = 250;
         let epoch = self.lease.epoch();
         for waiting in cancelled {
-            loop {
-                let from = vec![TakeFrom { stream: waiting.stream, limit: STEP }];
-                let chunks = self.store.take_due(TakeDue { epoch, from, early: true }).await?;
-                if chunks.is_empty() || self.stopping.is_cancelled() {
-                    break;
-                }
-                for chunk in chunks {
-                    self.cancel_all(epoch, &chunk).await?;
-                }
+            let from = vec![TakeFrom { stream: waiting.stream, limit: STEP }];
+            for chunk in self.store.take_due(TakeDue { epoch, from, early: true }).await? {
+                self.cancel_all(epoch, &chunk).await?;
             }
         }
         Ok(())
@@ -234,7 +248,7 @@ impl Delivery {
     /// Counts anew what was handed over long ago, and hands over again what is not in its lane any more. A copy that
     /// turns up all the same finds nothing to take.
     async fn look_for_lost(&self, handed: &[HandedOver], now: Timestamp) {
-        let since = crate::domain::clock::earlier(now, LOST_AFTER);
+        let since = earlier(now, LOST_AFTER);
         if !handed.iter().any(|one| one.since < since) {
             return;
         }
@@ -250,7 +264,7 @@ impl Delivery {
             return Ok(());
         }
         let depths = self.queue.depths().await?;
-        for crate::store::HandedLong { chunk, account, priority } in chunks {
+        for HandedLong { chunk, account, priority } in chunks {
             let Some(account) = self.account_by_id(account) else { continue };
             let lane = Lane { channel: account.name().channel, priority };
             let is_empty = depths.iter().all(|depth| depth.lane != lane || depth.ready == 0);
@@ -263,19 +277,58 @@ impl Delivery {
 }
 
 /// Shares out `room` among the streams, who begins changing with every turn.
-fn share(streams: &[&&WaitingStream], room: u64, turn: usize) -> Vec<TakeFrom> {
+fn share(streams: &[&WaitingStream], room: u64, turn: usize) -> Vec<TakeFrom> {
     if streams.is_empty() || room == 0 {
         return Vec::new();
     }
     let (mut from, mut left) = (Vec::new(), room);
     for n in 0..streams.len() {
-        let stream: &WaitingStream = streams[(n + turn) % streams.len()];
+        let stream = streams[(n + turn) % streams.len()];
         let part = left.div_ceil((streams.len() - n) as u64).min(stream.count.max(1));
         if part == 0 {
             break;
         }
         left -= part;
-        from.push(TakeFrom { stream: Stream { ..stream.stream }, limit: u32::try_from(part).unwrap_or(u32::MAX) });
+        from.push(TakeFrom { stream: stream.stream, limit: u32::try_from(part).unwrap_or(u32::MAX) });
     }
     from
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::BatchId;
+    use crate::store::Stream;
+
+    fn waiting(batch: u128, count: u64) -> WaitingStream {
+        let batch = Some(BatchId(uuid::Uuid::from_u128(batch)));
+        let stream = Stream { priority: Priority::Low, account: AccountId(1), batch };
+        WaitingStream { stream, due_at: Timestamp::UNIX_EPOCH, count }
+    }
+
+    /// What each stream gets, by its batch's number.
+    fn shares(counts: &[u64], room: u64, turn: usize) -> Vec<u64> {
+        let streams: Vec<_> = counts.iter().zip(0..).map(|(count, n)| waiting(n, *count)).collect();
+        let shared = share(&streams.iter().collect::<Vec<_>>(), room, turn);
+        let mut of = vec![0; counts.len()];
+        for from in shared {
+            let batch = from.stream.batch.expect("of a batch").0.as_u128();
+            of[usize::try_from(batch).expect("a small number")] += u64::from(from.limit);
+        }
+        of
+    }
+
+    #[test]
+    fn streams_of_an_account_get_equal_parts_and_none_more_than_it_has() {
+        assert_eq!(shares(&[1_000, 1_000_000], 100, 0), [50, 50]);
+        assert_eq!(shares(&[10, 1_000], 100, 0), [10, 90], "what a small one leaves goes to the others");
+        assert_eq!(shares(&[5, 5], 100, 0), [5, 5]);
+        assert_eq!(shares(&[5, 5], 0, 0), [0, 0]);
+    }
+
+    #[test]
+    fn when_there_is_not_room_for_all_they_take_turns() {
+        let got: Vec<_> = (0..3).map(|turn| shares(&[9, 9, 9], 1, turn)).collect();
+        assert_eq!(got, [[1, 0, 0], [0, 1, 0], [0, 0, 1]]);
+    }
 }

@@ -40,12 +40,16 @@ impl SuppressionCheck {
 
     /// Whether whoever has this address opted out of such a message.
     pub(super) async fn stops(&self, channel: Channel, address: String, content: &Content) -> Result<bool, StoreError> {
-        let scopes = self.of(channel, address).await?;
-        Ok(scopes.iter().any(|scope| match scope {
-            SuppressionScope::All => true,
-            SuppressionScope::Marketing => is_marketing(content),
-        }))
+        Ok(stop(&self.of(channel, address).await?, content))
     }
+}
+
+/// Whether opt-outs of these scopes stop such a message.
+pub(super) fn stop(scopes: &[SuppressionScope], content: &Content) -> bool {
+    scopes.iter().any(|scope| match scope {
+        SuppressionScope::All => true,
+        SuppressionScope::Marketing => is_marketing(content),
+    })
 }
 
 async fn answer(store: &dyn Store, mut questions: Vec<Question>) {

@@ -31,8 +31,6 @@ const CROWD: usize = 256;
 const PREFETCH: u16 = 4_000;
 /// A place in an account's budget that is further away is waited for in the ledger.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A budget that rests may be mended earlier: it is looked at this often.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After a failure of the ledger or the queue, this long before trying again.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -115,11 +113,7 @@ impl Delivery {
             count = strange.len(),
             "tasks of an account that is not in the settings went back to the ledger"
         );
-        let mut chunks: Vec<_> = strange.iter().map(|delivery| delivery.task.chunk).collect();
-        chunks.dedup();
-        for chunk in chunks {
-            self.give_back(chunk).await;
-        }
+        self.give_back_all(strange.iter().map(|delivery| delivery.task.chunk).collect()).await;
         self.queue.ack(strange.into_iter().map(|delivery| delivery.ack).collect()).await;
     }
 
@@ -135,7 +129,7 @@ impl Delivery {
                 Err(error) => {
                     // Not begun: whoever takes up the chunk finds it as it was.
                     tracing::error!(error = &error as &dyn std::error::Error, "could not make tasks ready");
-                    self.give_back_all(&deliveries).await;
+                    self.give_back_all(deliveries.iter().map(|delivery| delivery.task.chunk).collect()).await;
                     self.queue.ack(deliveries.into_iter().map(|delivery| delivery.ack).collect()).await;
                     continue;
                 }
@@ -161,7 +155,8 @@ impl Delivery {
         Ok(all)
     }
 
-    /// As many tasks as there is room for in the budget. They may wait for places when they are ready.
+    /// As many tasks as there is room for in the budget, or any where it rests. They may wait for places when they are
+    /// ready.
     async fn next_crowd(&self, account: &SendingAccount) -> Vec<Delivered> {
         loop {
             account.hand.filled().await;
@@ -172,7 +167,9 @@ impl Delivery {
                         return deliveries;
                     }
                 }
-                Err(wait) => tokio::time::sleep(wait.min(LOOK_EVERY)).await,
+                // They go back to the ledger: nothing waits in a process for longer than a moment.
+                Err(wait) if wait > PATIENCE => return account.hand.take(CROWD),
+                Err(wait) => tokio::time::sleep(wait).await,
             }
         }
     }
@@ -186,8 +183,11 @@ impl Delivery {
             // A place first: what is reserved of the budget is to leave at once.
             let mut places = tokio::select! {
                 places = free_places(account, ready.len()) => places,
-                // Not begun: what is in hand goes back to the ledger at the end.
-                () = self.stopping.cancelled() => break,
+                () = self.stopping.cancelled() => {
+                    // Not begun: unsettled, they go back to the queue, and with this process's epoch to the ledger.
+                    ready.for_each(|ready| drop(acks.remove(&ready.new.id)));
+                    break;
+                }
             };
             let mut group = Vec::new();
             for ready in ready.by_ref().take(places.num_permits()) {
@@ -241,15 +241,6 @@ impl Delivery {
         }
     }
 
-    async fn give_back_all(&self, deliveries: &[Delivered]) {
-        let mut chunks: Vec<_> = deliveries.iter().map(|delivery| delivery.task.chunk).collect();
-        chunks.sort_unstable_by_key(|chunk| chunk.0);
-        chunks.dedup();
-        for chunk in chunks {
-            self.give_back(chunk).await;
-        }
-    }
-
     /// Opens in one commit; then each goes its way.
     async fn send_group(
         self: &Arc<Self>,
@@ -265,11 +256,7 @@ impl Delivery {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "could not open attempts");
-                let mut chunks: Vec<_> = claims.iter().map(|claim| claim.chunk).collect();
-                chunks.dedup();
-                for chunk in chunks {
-                    self.give_back(chunk).await;
-                }
+                self.give_back_all(claims.iter().map(|claim| claim.chunk).collect()).await;
                 return self.queue.ack(acks).await;
             }
         };
@@ -306,7 +293,7 @@ impl Delivery {
             Ok(message) => (self.hand_off(account, epoch, message, deadline).await, Some(&message.content)),
             Err(outcome) => (outcome.clone(), None),
         };
-        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.down().is_some());
+        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.is_down());
         let close = self.close(&ready.new, &open, &outcome, content, next);
         let retries = open.retry_count;
         self.record_soon(epoch, EndedSend { new: ready.new, close, retries }, place);

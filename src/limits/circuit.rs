@@ -106,6 +106,11 @@ impl Circuit {
         }
     }
 
+    /// Whether it is down; asked for with every send.
+    pub fn is_down(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
     /// Why it is down, if it is.
     pub fn down(&self) -> Option<Down> {
         self.lock().clone()
