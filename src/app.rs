@@ -80,6 +80,9 @@ impl App {
         // What others publish is taken in where work is handed on.
         let ingress = roles.delivery.relay.then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
         let queue = queue::connect(&settings.queue, Arc::clone(&clock), ingress)?;
+        // Before anything is counted.
+        let metrics = telemetry::figures();
+        keep_figures(&metrics, &lifecycle);
         let place = addr.map_or_else(|| "worker".to_owned(), |addr| addr.to_string());
         let delivery = Delivery::start(Parts {
             store: Arc::clone(&store),
@@ -98,8 +101,6 @@ impl App {
         door.open(&delivery);
         // The numbering plans of all countries are read with the first number: not while somebody waits for it.
         lifecycle.tracker().spawn_blocking(|| PhoneNumber::parse("+79991234567", None).is_ok());
-        let metrics = telemetry::figures();
-        keep_figures(&metrics, &lifecycle);
         let upkeep = Upkeep::start(
             Arc::clone(&store),
             Arc::clone(&clock),

@@ -20,6 +20,7 @@ pub mod context;
 mod dead_copies;
 pub mod direct;
 pub mod enqueue;
+mod figures;
 mod hand;
 pub mod ingress;
 pub mod lease;
@@ -54,6 +55,7 @@ pub use queues::{AccountDown, AccountNow, LaneNow, QueueNow, QueuesNow};
 pub use replay::{Chosen, NotReplayed, ReplayRequest, Replayed};
 
 use self::dead_copies::DeadCopies;
+use self::figures::Figures;
 use self::hand::{Hand, Held};
 use self::recorder::Recorder;
 use self::render::Renderer;
@@ -118,6 +120,7 @@ pub struct SendingAccount {
     pub allowed_per_second: f64,
     /// What the provider took from this process lately.
     pub sent: Meter,
+    figures: Figures,
     hand: Hand,
     /// Queued sends that may be in the works at once, and the places for them that are free.
     width: usize,
@@ -214,6 +217,7 @@ impl Delivery {
                 circuit: Circuit::default(),
                 allowed_per_second: limits.per_second,
                 sent: Meter::new(now),
+                figures: Figures::of(&name),
                 hand: Hand::default(),
                 width,
                 places: Arc::new(Semaphore::new(width)),
@@ -235,7 +239,7 @@ impl Delivery {
             clock,
             options,
             direct_permits,
-            dead_copies: DeadCopies::start(&queue, &tracker, stopping.clone()),
+            dead_copies: DeadCopies::start(&queue, &tracker),
             queue,
             roles,
             held: Held::default(),
@@ -264,6 +268,7 @@ impl Delivery {
         self.stopping.cancelled().await;
         self.sends.close();
         self.sends.wait().await;
+        self.dead_copies.finish();
     }
 
     /// Gives back what is in hand. Called when everything that was running has settled.

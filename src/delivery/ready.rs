@@ -195,7 +195,7 @@ impl Delivery {
 }
 
 fn message(new: &NewNotification, content: Result<Content, ProviderError>) -> Result<OutgoingMessage, Outcome> {
-    let recipient = Recipient::parse(new.channel, &new.recipient, None);
+    let recipient = Recipient::kept(new.channel, &new.recipient);
     match (content, recipient) {
         (Ok(content), Ok(recipient)) => Ok(OutgoingMessage { id: new.id, recipient, content }),
         (Err(error), _) => Err(Outcome::Permanent { reason: PermanentReason::Template, error }),

@@ -66,14 +66,7 @@ impl Delivery {
             Outcome::Permanent { .. } => self.account_works(account),
             Outcome::Transient { .. } | Outcome::Ambiguous { .. } => {}
         }
-        metrics::histogram!("vestnik_send_seconds", "account" => account.name().to_string())
-            .record(begun.elapsed().as_secs_f64());
-        metrics::counter!(
-            "vestnik_attempts_total",
-            "account" => account.name().to_string(),
-            "outcome" => outcome.class().as_str()
-        )
-        .increment(1);
+        account.figures.count(outcome.class(), begun.elapsed());
         log_attempt(account, message, &outcome);
         outcome
     }
@@ -88,13 +81,14 @@ impl Delivery {
 
 /// Nobody was reached, so that the next message would not reach anybody either.
 fn is_unreachable(error: &ProviderError) -> bool {
-    matches!(error.code.as_str(), "connect" | "dns" | "tls")
+    matches!(error.code.as_str(), "connect" | "connect_timeout" | "dns" | "tls")
 }
 
 fn log_attempt(account: &SendingAccount, message: &OutgoingMessage, outcome: &Outcome) {
     let code = outcome.error().map(|error| error.code.as_str());
     match outcome.class() {
-        OutcomeClass::Accepted => tracing::info!(
+        // The ledger says so of each; a line for each would drown the others in a campaign.
+        OutcomeClass::Accepted => tracing::debug!(
             notification.id = %message.id, account = %account.name(), outcome = %outcome.class(), "attempt ended"
         ),
         _ => tracing::warn!(

@@ -39,6 +39,15 @@ impl Recipient {
         }
     }
 
+    /// Reads an address that was parsed once and kept as its [`Display`](fmt::Display) says it.
+    pub fn kept(channel: Channel, text: &str) -> Result<Self, RecipientError> {
+        match channel {
+            // What the numbering plans say of it was asked when it came in: that costs more than all else here.
+            Channel::WhatsApp | Channel::Sms if is_e164(text) => Ok(Recipient::Phone(PhoneNumber(text.to_owned()))),
+            _ => Self::parse(channel, text, None),
+        }
+    }
+
     /// Enough to recognise it, not enough to use it: for logs.
     pub fn masked(&self) -> String {
         let whole = self.to_string();
@@ -61,6 +70,12 @@ impl fmt::Debug for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.masked())
     }
+}
+
+/// Whether it is written as E.164 wants it (ITU-T E.164 §6: at most 15 digits).
+fn is_e164(text: &str) -> bool {
+    text.strip_prefix('+')
+        .is_some_and(|digits| (7..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A phone number in E.164: `+` and 7 to 15 digits, valid by its country's numbering plan.
@@ -242,6 +257,21 @@ mod tests {
         ] {
             assert!(EmailAddress::parse(text).is_err(), "{text} was taken");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_kept_is_read_as_it_was_parsed() {
+        for (channel, text) in [
+            (Channel::WhatsApp, "8 999 123-45-67"),
+            (Channel::Sms, "+49 30 901820"),
+            (Channel::Telegram, "-100200300"),
+            (Channel::Email, "Anna@Пример.рф"),
+        ] {
+            let parsed = Recipient::parse(channel, text, Some(phonenumber::country::RU)).expect("an address");
+            assert_eq!(Recipient::kept(channel, &parsed.to_string()), Ok(parsed));
+        }
+        // Of a person who was erased nothing is kept.
+        assert_eq!(Recipient::kept(Channel::Sms, ""), Err(RecipientError::Phone));
     }
 
     #[test]

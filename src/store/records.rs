@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::StoreError;
 use super::fields::{self, HasKnownFields};
 use super::search::{Search, words_of};
-use super::sql::{ColumnType, Row, RowsStatement, Sql, Statement, Value};
+use super::sql::{ColumnType, GivenRows, Row, RowsStatement, Sql, Statement, Value};
 use crate::domain::{Channel, Record, RecordId, RecordKind};
 
 /// Records read or written in one call at most.
@@ -282,6 +282,8 @@ struct Found {
     revision: i64,
 }
 
+const WANTED: &[(&str, ColumnType)] = &[("wanted_kind", ColumnType::Small), ("record_id", ColumnType::Text)];
+
 async fn read(sql: &impl Sql, kind: RecordKind, mut ids: Vec<RecordId>) -> Result<Vec<Found>, StoreError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -289,12 +291,9 @@ async fn read(sql: &impl Sql, kind: RecordKind, mut ids: Vec<RecordId>) -> Resul
     // A join gives a row for each time an id is asked for.
     ids.sort_unstable();
     ids.dedup();
-    let places: Vec<_> = (2..ids.len() + 2).map(|n| format!("(${n})")).collect();
-    let look_up = sql.look_up(COLUMNS, "given", "records", "kind = $1 AND id = record_id");
-    let query = format!("WITH given (record_id) AS (VALUES {}) {look_up}", places.join(", "));
-    let mut values = vec![Value::from(kind.code())];
-    values.extend(ids.iter().map(|id| Value::from(id.as_str())));
-    let rows = sql.read("reading records", query, values).await?;
+    let look_up = sql.look_up(COLUMNS, "ROWS given", "records", "kind = wanted_kind AND id = record_id");
+    let rows = ids.iter().map(|id| vec![kind.code().into(), id.as_str().into()]).collect();
+    let rows = sql.read_rows("reading records", look_up, GivenRows { columns: WANTED, rows }).await?;
     rows.iter().map(|row| found(kind, row)).collect()
 }
 

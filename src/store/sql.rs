@@ -198,7 +198,7 @@ pub struct RowsStatement {
     pub columns: &'static [(&'static str, ColumnType)],
 }
 
-/// The values of a [`RowsStatement`].
+/// The values of a statement for many rows.
 #[derive(Clone, Debug)]
 pub struct GivenRows {
     pub columns: &'static [(&'static str, ColumnType)],
@@ -237,6 +237,10 @@ pub struct SearchSyntax {
 pub trait Sql: Send + Sync {
     /// A query that changes nothing. `sql` may be composed, but only from texts of ours; values are always bound.
     async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError>;
+
+    /// A query for many rows of values, kept ready for the next time: what it finds for each of them, in no order. In
+    /// `sql`, which is always made alike, `ROWS` is a table of the columns.
+    async fn read_rows(&self, doing: &'static str, sql: String, given: GivenRows) -> Result<Vec<Row>, StoreError>;
 
     /// Statements as one durable change, in order; the rows each of those that were run returned.
     async fn write(&self, doing: &'static str, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use super::migrations;
-use super::sql::{Row, Sql, Statement, Value};
+use super::sql::{ColumnType, GivenRows, Row, Sql, Statement};
 use crate::domain::Channel;
 use crate::domain::attempt::words;
 
@@ -87,20 +87,16 @@ impl<S: Sql> Suppressions for S {
         channel: Channel,
         addresses: Vec<String>,
     ) -> Result<Vec<(String, SuppressionScope)>, StoreError> {
-        /// SQLite takes 32,766 values a statement, two of each address; this keeps its text small, too.
-        const AT_ONCE: usize = 500;
+        const COLUMNS: &[(&str, ColumnType)] = &[("wanted_channel", ColumnType::Small), ("wanted", ColumnType::Text)];
+        let hashes: HashMap<_, _> = addresses.iter().map(|address| (hashed(channel, address), address)).collect();
+        let wanted = addresses.iter().chain(hashes.keys());
+        let rows = wanted.map(|wanted| vec![channel.code().into(), wanted.as_str().into()]).collect();
+        let condition = "channel = wanted_channel AND address = wanted";
+        let sql = self.look_up("address, scope", "ROWS given", "suppressions", condition);
         let mut found = HashSet::new();
-        for addresses in addresses.chunks(AT_ONCE) {
-            let by_hash: HashMap<_, _> = addresses.iter().map(|address| (hashed(channel, address), address)).collect();
-            let places: Vec<_> = (2..addresses.len() + by_hash.len() + 2).map(|n| format!("(${n})")).collect();
-            let look_up = self.look_up("address, scope", "given", "suppressions", "channel = $1 AND address = wanted");
-            let sql = format!("WITH given (wanted) AS (VALUES {}) {look_up}", places.join(", "));
-            let mut values = vec![Value::from(channel.code())];
-            values.extend(addresses.iter().chain(by_hash.keys()).map(|address| Value::from(address.as_str())));
-            for row in self.read("checking suppressions", sql, values).await? {
-                let (kept, scope) = (row.text(0)?, row.word(1, SuppressionScope::from_code)?);
-                found.insert((by_hash.get(&kept).map_or(kept, |address| (*address).clone()), scope));
-            }
+        for row in self.read_rows("checking suppressions", sql, GivenRows { columns: COLUMNS, rows }).await? {
+            let (kept, scope) = (row.text(0)?, row.word(1, SuppressionScope::from_code)?);
+            found.insert((hashes.get(&kept).map_or(kept, |address| (*address).clone()), scope));
         }
         Ok(found.into_iter().collect())
     }

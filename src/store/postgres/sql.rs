@@ -25,6 +25,13 @@ impl Sql for Postgres {
         .await
     }
 
+    async fn read_rows(&self, doing: &'static str, sql: String, given: GivenRows) -> Result<Vec<Row>, StoreError> {
+        on_connection(&self.pool, self.call_timeout, doing, move |client| {
+            Box::pin(async move { for_all(client, doing, &sql, &given).await })
+        })
+        .await
+    }
+
     async fn write_as(
         &self,
         doing: &'static str,

@@ -9,7 +9,7 @@ use rusqlite::{Connection, ToSql};
 use super::Sqlite;
 use super::connection::from_sqlite;
 use crate::store::sql::{
-    ColumnType, Row, RowsStatement, SearchSyntax, Sql, Statement, Value, for_sqlite, ids_to_bytes,
+    ColumnType, GivenRows, Row, RowsStatement, SearchSyntax, Sql, Statement, Value, for_sqlite, ids_to_bytes,
 };
 use crate::store::{StoreError, Urgency};
 
@@ -17,6 +17,11 @@ use crate::store::{StoreError, Urgency};
 impl Sql for Sqlite {
     async fn read(&self, doing: &'static str, sql: String, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         self.connections.read(doing, move |db| query(db, doing, &for_sqlite(&sql), &values)).await
+    }
+
+    async fn read_rows(&self, doing: &'static str, sql: String, given: GivenRows) -> Result<Vec<Row>, StoreError> {
+        let sql = with_row(&for_sqlite(&sql), given.columns);
+        self.connections.read(doing, move |db| for_each(db, doing, &sql, &given.rows)).await
     }
 
     async fn write_as(
