@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::context::{address, explain, reader};
+use super::context::{explain, reader, recipient};
 use super::{Delivery, DirectError, SendingAccount};
 use crate::domain::message::Content;
 use crate::domain::notification::is_expired;
@@ -147,11 +147,8 @@ impl Delivery {
         records: &RecordSet,
     ) -> Result<Prepared, Vec<Refusal>> {
         let mut wrong = Vec::new();
-        let recipient =
-            address(request.recipient.as_deref(), request.channel, records, &request.data).and_then(|address| {
-                Recipient::parse(request.channel, &address, self.options.default_region)
-                    .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))
-            });
+        let given = request.recipient.as_deref();
+        let recipient = recipient(given, request.channel, records, &request.data, self.options.default_region);
         let recipient = recipient.map_err(|refusal| wrong.push(refusal));
         let data = Value::Object(records.data(&request.data));
         let content = match (&template, &request.text) {

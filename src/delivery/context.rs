@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Delivery, DirectError, Refusal};
 use crate::domain::template::TemplateBody;
-use crate::domain::{Channel, Record, RecordIds};
+use crate::domain::{Channel, Recipient, RecipientError, Record, RecordIds};
 use crate::records::{Loaded, NoAddress, RecordSet, Role, SourceError};
 use crate::templates::{Preview, Reader};
 
@@ -14,12 +14,13 @@ pub struct Tried {
     /// What it was filled with, beside the given data.
     pub records: RecordSet,
     given: Map<String, Value>,
+    region: Option<phonenumber::country::Id>,
 }
 
 impl Tried {
     /// Where it would go without a recipient.
-    pub fn address(&self, channel: Channel) -> Result<String, Refusal> {
-        address(None, channel, &self.records, &self.given)
+    pub fn recipient(&self, channel: Channel) -> Result<Recipient, Refusal> {
+        recipient(None, channel, &self.records, &self.given, self.region)
     }
 }
 
@@ -43,33 +44,41 @@ impl Delivery {
         let of = records.addressee().ok().map(Role::as_str);
         let preview = self.renderer.preview(body.clone(), data, of, locale.map(str::to_owned)).await;
         let preview = preview.map_err(|error| DirectError::Refused(vec![Refusal::of_rendering(&error)]))?;
-        Ok(Tried { preview, records, given })
+        Ok(Tried { preview, records, given, region: self.options.default_region })
     }
 }
 
-/// Where it goes: to the address given, else to that of its records, over which the call's own `data` lies.
-pub(super) fn address(
+/// Where it goes: to the address given, else to that of its records, over which the call's own `data` lies. `region` is
+/// where a phone number that was given without a country code is from.
+pub(super) fn recipient(
     given: Option<&str>,
     channel: Channel,
     records: &RecordSet,
     data: &Map<String, Value>,
-) -> Result<String, Refusal> {
+    region: Option<phonenumber::country::Id>,
+) -> Result<Recipient, Refusal> {
+    let refused = |error: RecipientError| Refusal::new("/recipient", "address", error.to_string());
     if let Some(given) = given.filter(|given| !given.trim().is_empty()) {
-        return Ok(given.to_owned());
+        return Recipient::parse(channel, given, region).map_err(refused);
     }
     let field = Record::address_field(channel);
     for role in Role::ADDRESSEES {
         match data.get(role.as_str()).and_then(|record| record.get(field)) {
-            Some(Value::String(text)) if !text.trim().is_empty() => return Ok(text.clone()),
-            Some(Value::Number(number)) => return Ok(number.to_string()),
+            Some(Value::String(text)) if !text.trim().is_empty() => {
+                return Recipient::parse(channel, text, region).map_err(refused);
+            }
+            Some(Value::Number(number)) => {
+                return Recipient::parse(channel, &number.to_string(), region).map_err(refused);
+            }
             _ if records.names(role) => break,
             _ => {}
         }
     }
-    records.address(channel).map_err(|error| {
+    let address = records.address(channel).map_err(|error| {
         let pointer = if error == NoAddress::Nobody { "/recipient" } else { "/context" };
         Refusal::new(pointer, "address", error.to_string())
-    })
+    })?;
+    Recipient::kept(channel, &address).map_err(refused)
 }
 
 /// Who reads what goes to `recipient`.

@@ -13,13 +13,14 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 
 use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
-use super::context::address;
+use super::context::recipient;
 use super::work::patiently;
 use super::{Delivery, DirectError, DirectResult, SendingAccount};
 use crate::domain::clock::later;
-use crate::domain::{BatchId, Mode, NotificationId, Recipient, RecordIds, Status};
+use crate::domain::{BatchId, Epoch, Mode, NotificationId, RecordIds, Status};
 use crate::records::RecordSet;
 use crate::store::{
     Accept, AcceptBatch, BatchBegun, Begin, Claim, FoundBatch, Handed, HandedChunk, NewBatch, NewKey, NewNotification,
@@ -250,13 +251,44 @@ impl Delivery {
         wrong.map_or(Ok(()), |wrong| Err(DirectError::Refused(vec![wrong])))
     }
 
+    /// Rows are prepared while those before them are written.
     async fn write_batch(
-        &self,
+        self: &Arc<Self>,
         batch: &NewBatch,
         request: BulkRequest,
         account: &Arc<SendingAccount>,
         template: Option<&SavedTemplate>,
     ) -> Result<AcceptedBatch, DirectError> {
+        let (rows, mut prepared) = mpsc::channel::<Vec<NewNotification>>(1);
+        let (this, epoch) = (Arc::clone(self), batch.epoch);
+        let writing = self.sends.spawn(async move {
+            while let Some(rows) = prepared.recv().await {
+                this.write_rows(epoch, rows).await?;
+            }
+            Ok(())
+        });
+        let accept = self.prepare_rows(batch, request, account, template, rows).await;
+        // To its end whatever happened: nothing is written any more when what was written is removed.
+        writing.await.unwrap_or_else(|_| Err(internal("writing the rows broke off")))?;
+        let (accept, ids) = accept?;
+        let (duplicates, failed) = (accept.duplicates, accept.ended.get(&Status::Failed).copied().unwrap_or(0));
+        let shown = self.insist(|| self.store.accept_batch(accept.clone())).await?;
+        // Not shown by this: by an earlier try whose answer was lost, or somebody called it abandoned.
+        if !shown && self.store.batch(batch.id).await?.is_none() {
+            return Err(internal("the batch was given up while it was accepted"));
+        }
+        Ok(AcceptedBatch { id: batch.id, ids, duplicates, failed })
+    }
+
+    /// The rows of a batch, some at a time, into `to`; then what shows them, and the ids in order.
+    async fn prepare_rows(
+        &self,
+        batch: &NewBatch,
+        request: BulkRequest,
+        account: &Arc<SendingAccount>,
+        template: Option<&SavedTemplate>,
+        to: mpsc::Sender<Vec<NewNotification>>,
+    ) -> Result<(AcceptBatch, Vec<NotificationId>), DirectError> {
         let BulkRequest { common, recipients, scheduled_at } = request;
         let mut seen: HashSet<[u8; 16]> = HashSet::with_capacity(recipients.len());
         let (mut ids, mut waiting) = (Vec::with_capacity(recipients.len()), Vec::with_capacity(recipients.len()));
@@ -290,9 +322,11 @@ impl Delivery {
                 ids.push(new.id);
                 rows.push(new);
             }
-            self.write_rows(batch, rows).await?;
+            // Writing failed: it says why.
+            if to.send(rows).await.is_err() {
+                break;
+            }
         }
-        let failed = ended.get(&Status::Failed).copied().unwrap_or(0);
         let accept = AcceptBatch {
             id: batch.id,
             epoch: batch.epoch,
@@ -303,12 +337,7 @@ impl Delivery {
             ended,
             duplicates,
         };
-        let shown = self.insist(|| self.store.accept_batch(accept.clone())).await?;
-        // Not shown by this: by an earlier try whose answer was lost, or somebody called it abandoned.
-        if !shown && self.store.batch(batch.id).await?.is_none() {
-            return Err(internal("the batch was given up while it was accepted"));
-        }
-        Ok(AcceptedBatch { id: batch.id, ids, duplicates, failed })
+        Ok((accept, ids))
     }
 
     /// A row for each, with its address, or failed for want of one.
@@ -333,12 +362,8 @@ impl Delivery {
             let mut data = common.data.clone();
             data.extend(one.data);
             let request = SendRequest { recipient: one.recipient, records: ids, data, ..common.clone() };
-            let address =
-                address(request.recipient.as_deref(), request.channel, &records, &request.data).and_then(|address| {
-                    Recipient::parse(request.channel, &address, self.options.default_region)
-                        .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))
-                });
-            match address {
+            let given = request.recipient.as_deref();
+            match recipient(given, request.channel, &records, &request.data, self.options.default_region) {
                 Ok(to) => {
                     let begin = Begin::Due { at: Timestamp::UNIX_EPOCH, scheduled: false };
                     let new = self.new_notification(request, account, template, to.to_string(), begin);
@@ -352,10 +377,10 @@ impl Delivery {
 
     /// All of them at the same time, so that they share commits; and to the end of all, so that nothing is written any
     /// more when what was written is removed.
-    async fn write_rows(&self, batch: &NewBatch, rows: Vec<NewNotification>) -> Result<(), DirectError> {
+    async fn write_rows(&self, epoch: Epoch, rows: Vec<NewNotification>) -> Result<(), DirectError> {
         let writes = rows.chunks(ROWS).map(|rows| {
             self.store.accept(Accept {
-                epoch: batch.epoch,
+                epoch,
                 notifications: rows.to_vec(),
                 key: None,
                 urgency: Urgency::Bulk,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::context::{address, explain, reader};
+use super::context::{explain, reader, recipient};
 use super::{Delivery, DirectError, Refusal};
 use crate::domain::clock::later;
 use crate::domain::notification::is_expired;
@@ -262,9 +262,7 @@ impl Delivery {
             }
             None => Map::new(),
         };
-        let to = address(Some(to), found.channel, records, &given)?;
-        let recipient = Recipient::parse(found.channel, &to, self.options.default_region)
-            .map_err(|error| Refusal::new("/recipient", "address", error.to_string()))?;
+        let recipient = recipient(Some(to), found.channel, records, &given, self.options.default_region)?;
         let data = Value::Object(records.data(&given));
         let content = match (template, &found.text) {
             (Some(template), _) => {

@@ -246,8 +246,8 @@ pub(super) async fn test(
 
 fn view(id: &TemplateId, version: Option<i32>, tried: Tried, warnings: Vec<TemplateWarning>) -> PreviewView {
     let missing_records = tried.records.missing.iter();
-    let address = |channel| match tried.address(channel) {
-        Ok(address) => (Some(address), None),
+    let address = |channel| match tried.recipient(channel) {
+        Ok(recipient) => (Some(recipient.to_string()), None),
         Err(refusal) => (None, Some(refusal.detail)),
     };
     PreviewView {

@@ -8,13 +8,19 @@ use super::table::{Cells, Table};
 use super::{FileProblem, known, start};
 use crate::domain::{Channel, RecordKind};
 
-/// One row: an address, a contact, or both.
+/// One row: an address, a contact, or both; where both are missing an empty address, which fails by itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableRecipient {
     pub recipient: Option<String>,
     pub contact_id: Option<String>,
     /// The other columns that say something; a dot in a header makes a record.
     pub data: Map<String, Value>,
+}
+
+impl TableRecipient {
+    fn names_nobody(&self) -> bool {
+        self.contact_id.is_none() && self.recipient.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// What a column is.
@@ -31,7 +37,7 @@ enum Column {
 /// addresses have in exports (`phone`, телефон, `email`, …); `contactId` is the contact.
 ///
 /// # Errors
-/// With the line: what is no table, has no such column, or a row that names nobody.
+/// With the line: what is no table, or has no such column; and a table in which no row names anybody.
 pub fn read_recipients(bytes: &[u8], channel: Channel) -> Result<Vec<TableRecipient>, FileProblem> {
     start::check_is_text(bytes)?;
     let encoding = start::encoding(bytes, true);
@@ -54,6 +60,9 @@ pub fn read_recipients(bytes: &[u8], channel: Channel) -> Result<Vec<TableRecipi
     table.finish(&mut each)?;
     if rows.is_empty() {
         return Err(FileProblem::new(1, "there are no recipients: the first row names the columns, each other is one"));
+    }
+    if rows.iter().all(|row: &TableRecipient| row.names_nobody()) {
+        return Err(FileProblem::new(1, "no row names a recipient or a contact: is it the right column?"));
     }
     Ok(rows)
 }
@@ -119,8 +128,8 @@ fn row(line: u64, columns: &[Column], cells: Vec<String>) -> Result<TableRecipie
             Column::Nothing => {}
         }
     }
-    if row.recipient.is_none() && row.contact_id.is_none() {
-        return Err(FileProblem::new(line, "this row names no recipient and no contact"));
+    if row.contact_id.is_none() {
+        row.recipient.get_or_insert_default();
     }
     Ok(row)
 }
@@ -144,8 +153,9 @@ mod tests {
             json!(["8", null, { "order": { "number": "8" }, "city": "Тверь" }]),
         ];
         assert_eq!(read(text, Channel::Sms).unwrap(), by_phone);
-        let problem = read(text, Channel::Email).unwrap_err();
-        assert_eq!((problem.line, problem.detail.as_str()), (4, "this row names no recipient and no contact"));
+        let by_email = read(text, Channel::Email).unwrap();
+        assert_eq!(by_email[0][0], "a@example.com");
+        assert_eq!(by_email[1][0], "", "one that has no address is no reason to refuse the others");
         let named = read("recipient,phone,contactId\n@ann,+7,c1\n,,c2\n", Channel::Telegram).unwrap();
         assert_eq!(named, [json!(["@ann", "c1", { "phone": "+7" }]), json!([null, "c2", {}])]);
     }
@@ -157,6 +167,7 @@ mod tests {
             ("phone,mobile\n1,2\n", 1, "more than one column"),
             ("phone,name\n1,2\n3\n", 3, "1 cells; the header has 2"),
             ("phone\n", 1, "there are no recipients"),
+            ("phone,name\n,Ann\n", 1, "no row names a recipient"),
             ("phone\n\"1\n", 2, "not closed"),
             ("PK\u{3}\u{4}", 1, "Excel"),
         ] {
