@@ -13,12 +13,16 @@ use crate::config::log::LogFormat;
 /// Latencies in seconds: from a quick answer to a provider's time limit.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// The RabbitMQ client prints the bodies of messages that come back, and calls ordinary events errors. What an operator
+/// needs of it our own lines say.
+const QUIET: &str = "lapin=off";
+
 /// Sends log lines of `filter` (`info`, `vestnik=debug,warn`, …) to standard error.
 ///
 /// # Errors
 /// When the filter cannot be read; says where.
 pub fn log_to_stderr(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log.level: {error}"))?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| format!("log.level: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let done = match format {

@@ -3,14 +3,13 @@
 //! The ledger's list is the dead letters; these are told as they fail, several together, and told again while the
 //! broker is away. A copy that a crash takes is in the ledger all the same.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::domain::{NotificationId, RecordIds};
@@ -23,8 +22,11 @@ const AT_ONCE: usize = 200;
 const WAITING: usize = 10_000;
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// See the module.
-pub(super) struct DeadCopies(Option<mpsc::Sender<(NotificationId, Vec<u8>)>>);
+/// See the module. Without a sender nobody is told: nobody can listen, or it is over.
+pub(super) struct DeadCopies(Mutex<Option<mpsc::Sender<Told>>>);
+
+/// Which one, and its copy.
+type Told = (NotificationId, Vec<u8>);
 
 /// The request's `QueuedNotification` with `error` and `failedAt`.
 #[derive(Serialize)]
@@ -48,25 +50,25 @@ struct Copy<'a> {
 }
 
 impl DeadCopies {
-    /// Tells until `stopping`, if anybody can listen.
-    pub(super) fn start(queue: &Arc<dyn Queue>, tracker: &TaskTracker, stopping: CancellationToken) -> Self {
+    /// Tells until [`finish`](Self::finish), if anybody can listen.
+    pub(super) fn start(queue: &Arc<dyn Queue>, tracker: &TaskTracker) -> Self {
         if !queue.is_shared() {
-            return DeadCopies(None);
+            return DeadCopies(Mutex::new(None));
         }
         let (sender, receiver) = mpsc::channel(WAITING);
         let queue = Arc::clone(queue);
-        tracker.spawn(async move {
-            tokio::select! {
-                () = tell(&*queue, receiver) => {}
-                () = stopping.cancelled() => {}
-            }
-        });
-        DeadCopies(Some(sender))
+        tracker.spawn(async move { tell(&*queue, receiver).await });
+        DeadCopies(Mutex::new(Some(sender)))
+    }
+
+    /// Nothing fails any more: what waits is told, and a broker that is away is not waited for.
+    pub(super) fn finish(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// What a close says of a notification that it failed.
     pub(super) fn failed(&self, new: &NewNotification, close: &Close, retry_count: i16) {
-        let Some(sender) = &self.0 else { return };
+        let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
         let error = close.error.as_ref().map_or_else(
             || close.cause.to_owned(),
             |error| format!("{}: {} {}", close.cause, error.code, error.detail).trim_end().to_owned(),
@@ -92,10 +94,19 @@ impl DeadCopies {
     }
 }
 
-async fn tell(queue: &dyn Queue, mut receiver: mpsc::Receiver<(NotificationId, Vec<u8>)>) {
+async fn tell(queue: &dyn Queue, mut receiver: mpsc::Receiver<Told>) {
     let mut copies = Vec::new();
     while receiver.recv_many(&mut copies, AT_ONCE).await > 0 {
         while let Err(error) = queue.tell_failed(&copies).await {
+            if receiver.sender_strong_count() == 0 {
+                let count = copies.len() + receiver.len();
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    count,
+                    "copies of dead letters are not published"
+                );
+                return;
+            }
             tracing::warn!(error = &error as &dyn std::error::Error, "copies of dead letters are not published yet");
             tokio::time::sleep(AGAIN_AFTER).await;
         }

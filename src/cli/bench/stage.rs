@@ -45,9 +45,12 @@ pub(super) struct Places {
     /// A PostgreSQL server to measure on as well: a database is made on it, and dropped.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<SecretString>,
-    /// A RabbitMQ to measure through as well, beside PostgreSQL.
+    /// A RabbitMQ to measure through as well, beside PostgreSQL: a virtual host of its own, of which the queues stay.
     #[arg(long, value_name = "URL", env = "RABBITMQ_URL", hide_env_values = true)]
     rabbitmq_url: Option<SecretString>,
+    /// What kind of queues to make there.
+    #[arg(long, default_value = "quorum", value_parser = ["quorum", "classic"])]
+    queue_type: String,
     /// Where the scratch ledger and the disk's probe go; removed afterwards.
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_dir: PathBuf,
@@ -171,6 +174,7 @@ impl Stage {
         }
         if let (Place::Rabbitmq, Some(url)) = (place, &places.rabbitmq_url) {
             settings.insert("RABBITMQ_URL", url.expose_secret());
+            settings.insert("VESTNIK__QUEUE__QUEUE_TYPE", &places.queue_type);
         }
         let server = Process::start("serve", &["--listen", "127.0.0.1:0", "--data-dir", &data_dir], &settings).await?;
         let stage = Stage { simulator, server, client: HttpClient::new(), scratch, database };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, ReadyChunks};
 use lapin::message::Delivery as Message;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -30,6 +30,8 @@ use crate::queue::{Ack, Consumer, Delivery, Lane, QueueError};
 const DOING: &str = "taking";
 /// After a cancel, for what the broker had sent before.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// Looked at together: what others published among them shares a commit.
+const AT_ONCE: usize = 100;
 
 /// What a worker takes from.
 pub(super) struct RabbitConsumer {
@@ -102,7 +104,7 @@ struct Feeder {
 type Incoming = BoxStream<'static, (usize, Option<lapin::Result<Message>>)>;
 
 struct Session {
-    incoming: Incoming,
+    incoming: ReadyChunks<Incoming>,
     lanes: Vec<(lapin::Channel, ShortString)>,
     settler: UnboundedSender<Settled>,
 }
@@ -118,8 +120,11 @@ impl Feeder {
             let Some(live) = live else { break };
             let error = match self.open(&live).await {
                 Ok(mut session) => {
-                    pauses = super::connection::pauses();
-                    let ended = self.fill(&live, &mut session).await;
+                    let mut worked = false;
+                    let ended = self.fill(&live, &mut session, &mut worked).await;
+                    if worked {
+                        pauses = super::connection::pauses();
+                    }
                     if ended.is_ok() {
                         self.basket.close();
                     }
@@ -166,30 +171,51 @@ impl Feeder {
         let channels = [0, 1, 2].map(|index: usize| lanes[index].0.clone());
         let (settler, settling) = Settler::new(Arc::clone(live), channels);
         self.parts.settlers.spawn(settling.run());
-        Ok(Session { incoming: stream::select_all(streams).boxed(), lanes, settler })
+        let incoming = stream::select_all(streams).boxed().ready_chunks(AT_ONCE);
+        Ok(Session { incoming, lanes, settler })
     }
 
     /// Fills the basket. Returns `Ok` when it was stopped.
-    async fn fill(&self, live: &Live, session: &mut Session) -> Result<(), QueueError> {
+    async fn fill(&self, live: &Live, session: &mut Session, worked: &mut bool) -> Result<(), QueueError> {
         loop {
-            let (lane, item) = tokio::select! {
+            let items = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
                 () = live.over() => return Err(lost("the connection is given up")),
                 next = session.incoming.next() => next.ok_or_else(|| lost("all lanes ended"))?,
             };
-            let name = Lane::of(self.channel)[lane];
-            let message = match item {
-                Some(Ok(message)) => message,
-                Some(Err(error)) => return Err(super::connection::trouble(DOING, &error)),
-                None => return Err(lost(&format!("the broker ended the consumer of {name} (was the queue removed?)"))),
-            };
-            let hold = Hold::new(session.settler.clone(), lane, message.acker.clone(), message.delivery_tag);
-            match message::to_task(&message.properties, name) {
-                Ok(task) => self.basket.put(lane, Delivery { task, ack: Ack::RabbitMq(hold) }),
-                Err(_) => {
-                    self.parts.intake.take(&live.connection, name.name(), &[&message]).await?;
-                    hold.done();
+            let (mut foreign, mut ended) = ([const { Vec::new() }; 3], None);
+            for (index, item) in items {
+                let lane = Lane::of(self.channel)[index];
+                let message = match item {
+                    Some(Ok(message)) => message,
+                    Some(Err(error)) => {
+                        ended = Some(super::connection::trouble(DOING, &error));
+                        break;
+                    }
+                    None => {
+                        let why = format!("the broker ended the consumer of {lane} (was the queue removed?)");
+                        ended = Some(lost(&why));
+                        break;
+                    }
+                };
+                let hold = Hold::new(session.settler.clone(), index, message.acker.clone(), message.delivery_tag);
+                match message::to_task(&message.properties, lane) {
+                    Ok(task) => {
+                        self.basket.put(index, Delivery { task, ack: Ack::RabbitMq(hold) });
+                        *worked = true;
+                    }
+                    Err(_) => foreign[index].push((message, hold)),
                 }
+            }
+            for (lane, foreign) in Lane::of(self.channel).into_iter().zip(foreign).filter(|(_, some)| !some.is_empty())
+            {
+                let messages: Vec<&Message> = foreign.iter().map(|(message, _)| message).collect();
+                self.parts.intake.take(&live.connection, lane.name(), &messages).await?;
+                foreign.into_iter().for_each(|(_, hold)| hold.done());
+                *worked = true;
+            }
+            if let Some(ended) = ended {
+                return Err(ended);
             }
         }
     }
@@ -204,13 +230,15 @@ async fn drain(mut session: Session) {
     let giving_back = async {
         let mut open = session.lanes.len();
         while open > 0 {
-            match session.incoming.next().await {
-                Some((lane, Some(Ok(message)))) => {
-                    drop(Hold::new(settler.clone(), lane, message.acker.clone(), message.delivery_tag));
+            let Some(items) = session.incoming.next().await else { break };
+            for item in items {
+                match item {
+                    (lane, Some(Ok(message))) => {
+                        drop(Hold::new(settler.clone(), lane, message.acker.clone(), message.delivery_tag));
+                    }
+                    (_, Some(Err(_))) => {}
+                    (_, None) => open -= 1,
                 }
-                Some((_, Some(Err(_)))) => {}
-                Some((_, None)) => open -= 1,
-                None => break,
             }
         }
     };

@@ -13,7 +13,7 @@ use super::publisher::Publisher;
 use super::quarantine;
 use crate::domain::Clock;
 use crate::queue::QueueError;
-use crate::queue::foreign::{Accepted, Ingress, Raw, Refused, read};
+use crate::queue::foreign::{Accepted, Ingress, Poison, Raw, Refused, read};
 
 const DOING: &str = "taking what others published";
 const ANSWERING: &str = "answering a sender";
@@ -22,7 +22,7 @@ const OURS: &str = "vestnik";
 /// Only to such a name is answered: any other would let a sender have us write into any queue.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
 
-/// Without an ingress, everything that is not ours goes to quarantine.
+/// Without an ingress, everything that is not ours goes to the quarantine's queue.
 pub(super) struct Intake {
     pub(super) ingress: Option<Arc<dyn Ingress>>,
     pub(super) publisher: Arc<Publisher>,
@@ -42,13 +42,15 @@ impl Intake {
         for (message, result) in messages.iter().zip(results) {
             if let Err(why) = &result {
                 tracing::warn!(queue = source, "a message of somebody else goes to quarantine: {why}");
-                poison.push(quarantine::wrap(message, source, why, self.clock.now()));
+                poison.push(quarantine::poison(message, source, why.clone()));
             }
             if let Some(to) = reply_to(message) {
                 answers.push((to, message.properties.correlation_id().clone(), answer(&result)));
             }
         }
-        self.publisher.publish(&poison).await?;
+        if !poison.is_empty() {
+            self.quarantine(poison).await?;
+        }
         if !answers.is_empty() {
             // It is accepted or kept, whatever comes of the answer; without one the sender's own wait ends.
             if let Err(error) = send(connection, answers).await {
@@ -56,6 +58,17 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Into the ledger, by whoever has it: no broker's queue has to be there for that.
+    async fn quarantine(&self, poison: Vec<Poison>) -> Result<(), QueueError> {
+        match &self.ingress {
+            Some(ingress) => ingress.quarantine(poison).await.map_err(|error| trouble(error.reason)),
+            None => {
+                let wrapped: Vec<_> = poison.iter().map(|one| quarantine::wrap(one, self.clock.now())).collect();
+                self.publisher.publish(&wrapped).await
+            }
+        }
     }
 
     async fn accept(&self, source: &str, messages: &[&Message]) -> Result<Vec<Result<Accepted, String>>, QueueError> {

@@ -1,14 +1,13 @@
 //! A task as an AMQP message, and back.
 //!
 //! The body is a `QueuedNotification` that others can read, with references and no personal data. What we need back
-//! stands in the message id and in headers: no body is parsed on the way.
+//! stands in the message id and in a header: no body is parsed on the way.
 
 use std::collections::BTreeMap;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::topology::{DEAD_LETTERS, NOTIFICATIONS, RETRY};
 use crate::domain::{AccountId, BatchId, Generation, NotificationId, Priority};
@@ -19,11 +18,9 @@ const PERSISTENT: u8 = 2;
 /// What the design's message names when nobody chose.
 const USUAL_RETRIES: i16 = 3;
 
-// Not `x-…`: headers exchanges pass over such names.
-const CHUNK: &str = "vestnik-chunk";
-const ACCOUNT: &str = "vestnik-account";
-const BATCH: &str = "vestnik-batch";
-const RETRY_COUNT: &str = "vestnik-retry-count";
+/// `<chunk>:<account>:<retry count>`, and `:<batch>` if it is in one. One header costs everybody less than four. Not
+/// `x-…`: headers exchanges pass over such names.
+const TASK: &str = "vestnik-task";
 
 /// One message on its way to an exchange.
 #[derive(Debug)]
@@ -58,12 +55,7 @@ pub(super) fn of_task(task: &Task) -> Outgoing {
         max_retries: USUAL_RETRIES.max(task.retry_count),
     };
     let mut headers = FieldTable::default();
-    headers.insert(CHUNK.into(), uuid(task.chunk.0));
-    headers.insert(ACCOUNT.into(), AMQPValue::LongInt(task.account.0.into()));
-    headers.insert(RETRY_COUNT.into(), AMQPValue::LongInt(task.retry_count.into()));
-    if let Some(batch) = task.batch {
-        headers.insert(BATCH.into(), uuid(batch.0));
-    }
+    headers.insert(TASK.into(), AMQPValue::LongString(header(task).into()));
     let properties = BasicProperties::default()
         .with_message_id(message_id(task))
         .with_delivery_mode(PERSISTENT)
@@ -100,31 +92,30 @@ pub(super) fn to_task(properties: &BasicProperties, lane: Lane) -> Result<Task, 
     let id = id.parse().map(NotificationId).map_err(|_| "its message id does not begin with an id")?;
     let generation = generation.parse().map(Generation).map_err(|_| "its message id does not end with a number")?;
     let headers = properties.headers().as_ref().map(FieldTable::inner).ok_or("it has no headers")?;
-    let uuid = |name: &str| match headers.get(name) {
-        Some(AMQPValue::LongString(text)) => std::str::from_utf8(text.as_bytes()).ok()?.parse::<Uuid>().ok(),
-        _ => None,
-    };
-    let number = |name: &str| match headers.get(name) {
-        Some(AMQPValue::LongInt(number)) => i16::try_from(*number).ok(),
-        _ => None,
-    };
-    Ok(Task {
-        id,
-        generation,
-        chunk: ChunkId(uuid(CHUNK).ok_or("its header vestnik-chunk is not an id")?),
-        account: AccountId(number(ACCOUNT).ok_or("its header vestnik-account is not a number")?),
-        batch: uuid(BATCH).map(BatchId),
-        lane,
-        retry_count: number(RETRY_COUNT).ok_or("its header vestnik-retry-count is not a number")?,
-    })
+    let Some(AMQPValue::LongString(header)) = headers.get(TASK) else { return Err("it has no header vestnik-task") };
+    let header = std::str::from_utf8(header.as_bytes()).ok();
+    let (chunk, account, retry_count, batch) =
+        header.and_then(of_header).ok_or("its header vestnik-task is not <chunk>:<account>:<retry count>[:<batch>]")?;
+    Ok(Task { id, generation, chunk, account, batch, lane, retry_count })
+}
+
+fn header(task: &Task) -> String {
+    let (chunk, account, retry_count) = (task.chunk.0, task.account.0, task.retry_count);
+    let batch = task.batch.map(|batch| format!(":{}", batch.0)).unwrap_or_default();
+    format!("{chunk}:{account}:{retry_count}{batch}")
+}
+
+fn of_header(text: &str) -> Option<(ChunkId, AccountId, i16, Option<BatchId>)> {
+    let mut parts = text.split(':');
+    let chunk = ChunkId(parts.next()?.parse().ok()?);
+    let account = AccountId(parts.next()?.parse().ok()?);
+    let retry_count = parts.next()?.parse().ok()?;
+    let batch = parts.next().map(|id| id.parse().map(BatchId)).transpose().ok()?;
+    parts.next().is_none().then_some((chunk, account, retry_count, batch))
 }
 
 fn message_id(task: &Task) -> ShortString {
     format!("{}:{}", task.id, task.generation.0).into()
-}
-
-fn uuid(id: Uuid) -> AMQPValue {
-    AMQPValue::LongString(id.to_string().into())
 }
 
 /// Where queues know two classes only, 5 and above is the upper one.
@@ -138,6 +129,8 @@ const fn priority(priority: Priority) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::domain::Channel;
 
@@ -171,12 +164,19 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_told_apart() {
         let ours = of_task(&task()).properties;
+        let with_header = |text: &str| {
+            let mut headers = FieldTable::default();
+            headers.insert(TASK.into(), AMQPValue::LongString(text.into()));
+            ours.clone().with_headers(headers)
+        };
         for (foreign, word) in [
             (BasicProperties::default(), "no message id"),
             (ours.clone().with_message_id("x".into()), "<id>:<generation>"),
             (ours.clone().with_message_id("x:1".into()), "begin with an id"),
             (ours.clone().with_message_id(format!("{}:x", Uuid::nil()).into()), "end with a number"),
-            (ours.clone().with_headers(FieldTable::default()), "vestnik-chunk"),
+            (ours.clone().with_headers(FieldTable::default()), "no header vestnik-task"),
+            (with_header("x:7:0"), "<chunk>"),
+            (with_header(&format!("{}:7:0:{0}:1", Uuid::nil())), "<chunk>"),
         ] {
             let said = to_task(&foreign, task().lane).expect_err("not ours");
             assert!(said.contains(word), "{said}");

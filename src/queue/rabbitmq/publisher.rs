@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
 use tokio::sync::Mutex;
@@ -116,8 +115,8 @@ async fn send(channel: &Channel, messages: &[Outgoing]) -> lapin::Result<Answere
         confirms.push(channel.basic_publish(exchange, key, options, &message.body, message.properties.clone()).await?);
     }
     let mut answered = Answered::default();
-    for confirmation in join_all(confirms).await {
-        let confirmation = confirmation?;
+    for confirm in confirms {
+        let confirmation = confirm.await?;
         if !matches!(confirmation, Confirmation::Ack(_)) {
             answered.refused += 1;
         }

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::message::Delivery as Message;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use serde::{Deserialize, Serialize};
 
 use super::message::Outgoing;
@@ -30,14 +30,9 @@ pub(super) fn unwrap(message: &Message) -> Poison {
         Some(AMQPValue::LongString(text)) => Some(text.to_string()),
         _ => None,
     };
-    Poison {
-        // A message that no queue was bound for comes without a word.
-        reason: header("x-first-death-reason").unwrap_or_else(|| "unrouted".into()),
-        source: header("x-first-death-queue").unwrap_or_else(|| message.routing_key.to_string()),
-        content_type: message.properties.content_type().as_ref().map(ToString::to_string),
-        body: message.data[..message.data.len().min(KEPT_BYTES)].to_vec(),
-        body_size: message.data.len() as u64,
-    }
+    // A message that no queue was bound for comes without a word.
+    let reason = header("x-first-death-reason").unwrap_or_else(|| "unrouted".into());
+    poison(message, &header("x-first-death-queue").unwrap_or_else(|| message.routing_key.to_string()), reason)
 }
 
 #[derive(Deserialize)]
@@ -58,21 +53,33 @@ struct Wrapped<'a> {
     source_queue: &'a str,
     content_type: Option<&'a str>,
     body_base64: String,
-    body_size: usize,
+    body_size: u64,
 }
 
-pub(super) fn wrap(message: &Message, source_queue: &str, error: &str, now: Timestamp) -> Outgoing {
+/// What is kept of a message that cannot be taken.
+pub(super) fn poison(message: &Message, source: &str, reason: String) -> Poison {
+    Poison {
+        reason,
+        source: source.into(),
+        content_type: message.properties.content_type().as_ref().map(ToString::to_string),
+        body: message.data[..message.data.len().min(KEPT_BYTES)].to_vec(),
+        body_size: message.data.len() as u64,
+    }
+}
+
+/// For the quarantine's queue, from where whoever has the ledger reads it.
+pub(super) fn wrap(poison: &Poison, now: Timestamp) -> Outgoing {
     let properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type("application/json".into())
         .with_app_id("vestnik".into());
     let wrapped = Wrapped {
-        error,
+        error: &poison.reason,
         failed_at: now,
-        source_queue,
-        content_type: message.properties.content_type().as_ref().map(ShortString::as_str),
-        body_base64: BASE64_STANDARD.encode(&message.data[..message.data.len().min(KEPT_BYTES)]),
-        body_size: message.data.len(),
+        source_queue: &poison.source,
+        content_type: poison.content_type.as_deref(),
+        body_base64: BASE64_STANDARD.encode(&poison.body),
+        body_size: poison.body_size,
     };
     Outgoing {
         exchange: NOTIFICATIONS,
