@@ -96,6 +96,7 @@ impl Upkeep {
         }
         if let Some(before) = self.retention.personal_before(now) {
             more |= self.store.purge_personal_data(before, STEP).await?.more;
+            more |= self.store.drop_old_quarantined(before, STEP).await? == u64::from(STEP);
         }
         Ok(if more { BREATH } else { LOOK_FOR_OLD })
     }

@@ -5,9 +5,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::StoreError;
 use super::lookup::Page;
 use super::sql::{Row, Sql, Statement, Value};
+use super::{StoreError, Urgency};
 
 /// A message that is no notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub trait Quarantine: Send + Sync {
 
     /// How many there are.
     async fn quarantined_count(&self) -> Result<u64, StoreError>;
+
+    /// Those that last came before then go, up to `limit` of them: their bodies may hold personal data. Returns how many.
+    async fn drop_old_quarantined(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 
     /// A person has seen to it. `false` if it is not there.
     async fn drop_quarantined(&self, id: Uuid) -> Result<bool, StoreError>;
@@ -79,13 +82,22 @@ impl<S: Sql> Quarantine for S {
         rows.first().map_or(Ok(0), |row| row.int(0).map(|n| u64::try_from(n).unwrap_or(0)))
     }
 
+    async fn drop_old_quarantined(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let delete = Statement::new(
+            "DELETE FROM quarantine WHERE id IN (SELECT id FROM quarantine WHERE received_at < $1 LIMIT $2) RETURNING id",
+            vec![before.into(), i64::from(limit).into()],
+        );
+        Ok(self.write_as(DROPPING, Urgency::Bulk, vec![delete]).await?[0].len() as u64)
+    }
+
     async fn drop_quarantined(&self, id: Uuid) -> Result<bool, StoreError> {
         let delete = Statement::new("DELETE FROM quarantine WHERE id = $1 RETURNING id", vec![Value::Uuid(id)]);
-        Ok(!self.write("dropping what could not be read", vec![delete]).await?[0].is_empty())
+        Ok(!self.write(DROPPING, vec![delete]).await?[0].is_empty())
     }
 }
 
 const READING: &str = "reading what is in quarantine";
+const DROPPING: &str = "dropping what could not be read";
 
 /// The same message has the same id.
 fn id_of(one: &Quarantined) -> Uuid {

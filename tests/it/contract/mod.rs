@@ -6,6 +6,7 @@ mod email;
 mod http_client;
 mod ledger;
 mod provider;
+mod quarantine;
 mod queue;
 mod record_sources;
 mod records;
