@@ -1,19 +1,17 @@
 //! Through RabbitMQ: the same promises, with workers, broker and machines that die.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
 use tokio::time::Instant;
 
 use super::server::{Client, Server, with};
+use super::worker::Worker;
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
 use crate::support::rabbitmq::{self, Vhost};
@@ -29,37 +27,6 @@ fn on<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> 
 /// Only accepts: what is due waits for others.
 async fn without_work(world: &World, settings: &[(&str, &str)], roles: &str) -> Server {
     Server::start_with(world, settings, Some("127.0.0.1:0"), &["--roles", roles]).await
-}
-
-/// `vestnik worker`.
-struct Worker(Child);
-
-impl Worker {
-    async fn start(world: &World, settings: &[(&str, &str)]) -> Worker {
-        let mut command = world.command(settings);
-        let mut child =
-            command.args(["worker", "--json"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let greeting = tokio::time::timeout(LONG, lines.next_line()).await.expect("it starts in time").unwrap();
-        let greeting: Value = serde_json::from_str(&greeting.expect("it starts")).unwrap();
-        assert_eq!(greeting["queue"], "rabbitmq");
-        Worker(child)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.0.id().expect("it runs").try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    async fn kill(mut self) {
-        self.0.kill().await.unwrap();
-    }
-
-    async fn stop(mut self) {
-        self.signal(Signal::TERM);
-        let status = tokio::time::timeout(LONG, self.0.wait()).await.expect("it ends in time").unwrap();
-        assert!(status.success(), "{status}");
-    }
 }
 
 fn bulk(count: usize) -> Value {

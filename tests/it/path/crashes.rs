@@ -11,7 +11,7 @@ use super::server::{Client, Server, telegram, tell, whatsapp, with};
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
 
-on_both_ledgers!(killed_in_a_burst_again_and_again, killed_while_it_settles_what_was_left);
+on_both_ledgers!(killed_in_a_burst_again_and_again, killed_timeit_settles_what_was_left);
 
 /// Where chance starts from: `VESTNIK_TEST_SEED`, or any number. Shown with a test that fails.
 #[expect(clippy::disallowed_methods, reason = "a seed to repeat a run with comes from the environment")]
@@ -23,7 +23,7 @@ pub(super) fn seed() -> u64 {
 }
 
 /// The `n`-th number below `limit` of a seed (SplitMix64).
-fn throw(seed: u64, n: u64, limit: u64) -> u64 {
+pub(super) fn throw(seed: u64, n: u64, limit: u64) -> u64 {
     let mut z = seed.wrapping_add(n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -78,14 +78,23 @@ pub(super) fn slow_providers(world: &World) {
     world.scenario(json!({ "whatsapp": slow.clone(), "telegram": slow }));
 }
 
-/// Kills `server` when the providers have taken a number of messages that the seed says, and a little later.
-pub(super) async fn kill_at_random(world: &World, server: Server, seed: u64, round: u64, count: u64) {
+/// Waits until the providers have taken a number of messages that the seed says, and a little longer.
+pub(super) async fn moment(world: &World, seed: u64, round: u64, count: u64) {
     let wanted = world.simulator.taken_count() + 1 + throw(seed, 2 * round, count * 3 / 4);
     let later = Duration::from_micros(throw(seed, 2 * round + 1, 30_000));
     eventually(LONG, "the providers have enough", async || (world.simulator.taken_count() >= wanted).then_some(()))
         .await;
-    let then = Instant::now() + later;
+    pass(later).await;
+}
+
+/// Lets a while pass that chance chose: nothing can be asked whether it is over.
+pub(super) async fn pass(time: Duration) {
+    let then = Instant::now() + time;
     eventually(LONG, "the moment has come", async || (Instant::now() >= then).then_some(())).await;
+}
+
+async fn kill_at_random(world: &World, server: Server, seed: u64, round: u64, count: u64) {
+    moment(world, seed, round, count).await;
     server.kill().await;
 }
 
@@ -141,7 +150,7 @@ async fn killed_in_a_burst_again_and_again(world: World) {
     server.stop().await;
 }
 
-async fn killed_while_it_settles_what_was_left(world: World) {
+async fn killed_timeit_settles_what_was_left(world: World) {
     let seed = seed();
     slow_providers(&world);
     let server = world.server(QUICK).await;

@@ -24,6 +24,7 @@ mod server;
 mod sharing;
 mod sms;
 mod stopping;
+mod worker;
 mod world;
 
 /// Writes each test twice, once per ledger.

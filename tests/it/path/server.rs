@@ -273,6 +273,11 @@ impl Server {
 
     /// `kill -9`, and gone when this returns.
     pub(super) async fn kill(mut self) {
+        self.kill_now().await;
+    }
+
+    /// The same, for one that is replaced.
+    pub(super) async fn kill_now(&mut self) {
         self.child.kill().await.unwrap();
     }
 
@@ -296,12 +301,16 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
-            let tail: Vec<_> = log.lines().rev().take(60).collect();
-            let tail: Vec<_> = tail.into_iter().rev().collect();
-            super::server::tell(&format!("--- the log of {} ends with\n{}\n---", self.url, tail.join("\n")));
+            tell_log(&self.url, &self.log());
         }
     }
+}
+
+/// The end of a log, shown with a test that fails.
+pub(super) fn tell_log(whose: &str, log: &str) {
+    let tail: Vec<_> = log.lines().rev().take(60).collect();
+    let tail: Vec<_> = tail.into_iter().rev().collect();
+    tell(&format!("--- the log of {whose} ends with\n{}\n---", tail.join("\n")));
 }
 
 /// Shown with a test that fails.

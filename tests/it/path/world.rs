@@ -37,6 +37,11 @@ impl World {
         Some(Self::new(Some(TestDatabase::create().await?)).await)
     }
 
+    /// On a server of the test's own, which has to outlive it.
+    pub(super) async fn on(database: TestDatabase) -> Self {
+        Self::new(Some(database)).await
+    }
+
     async fn new(database: Option<TestDatabase>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let smtp = SmtpOptions {

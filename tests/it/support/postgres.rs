@@ -37,11 +37,21 @@ impl TestDatabase {
             ),
         };
         remove_leftovers(&admin_url);
+        Some(Self::make(&client, admin_url).await)
+    }
+
+    /// One on a server of the test's own, which has to outlive it.
+    pub(crate) async fn on(admin_url: String) -> Self {
+        let client = connect(&admin_url).await.unwrap();
+        Self::make(&client, admin_url).await
+    }
+
+    async fn make(client: &tokio_postgres::Client, admin_url: String) -> Self {
         // The process id tells the leftovers of dead runs from the databases of living ones.
         let name = format!("vestnik_test_p{}_{:016x}", std::process::id(), getrandom::u64().unwrap());
         // template0 is what nobody else is connected to.
         client.batch_execute(&format!("CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")).await.unwrap();
-        Some(TestDatabase { admin_url, name })
+        TestDatabase { admin_url, name }
     }
 
     pub(crate) fn name(&self) -> &str {

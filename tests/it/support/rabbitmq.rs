@@ -4,7 +4,6 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::eventually::eventually;
+use super::ports::free_port;
 
 /// It starts in some 6 s, and in more on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -223,8 +223,4 @@ fn programs() -> Option<PathBuf> {
     folders.retain(|folder: &PathBuf| Path::exists(&folder.join("rabbitmq-server")));
     folders.sort();
     folders.pop()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
