@@ -85,6 +85,9 @@ impl Delivery {
         let ids: Vec<NotificationId> = tasks.iter().map(|task| task.id).collect();
         let found = patiently(&self.stopping, || self.store.load(ids.clone())).await?;
         let mut found: HashMap<_, _> = found.into_iter().map(|new| (new.id, new)).collect();
+        if found.len() < tasks.len() {
+            drop_copies(&mut tasks);
+        }
         let loaded: Vec<(Claim, NewNotification)> =
             tasks.iter().filter_map(|task| Some((claim_of(task), found.remove(&task.id)?))).collect();
         let ids: Vec<RecordIds> = loaded.iter().map(|(_, new)| new.records.clone()).collect();
@@ -192,6 +195,16 @@ impl Delivery {
         let rendered = self.renderer.render(&template, new.channel, &data, reader);
         Ok(rendered.map_err(|error| ProviderError::new("template", error.to_string())))
     }
+}
+
+/// Of several hand-overs of the same, only the last can be taken: an earlier one must not stand in its way.
+fn drop_copies(tasks: &mut Vec<&Task>) {
+    let mut last = HashMap::new();
+    for task in tasks.iter() {
+        let generation = last.entry(task.id).or_insert(task.generation);
+        *generation = task.generation.max(*generation);
+    }
+    tasks.retain(|task| last.get(&task.id) == Some(&task.generation));
 }
 
 fn message(new: &NewNotification, content: Result<Content, ProviderError>) -> Result<OutgoingMessage, Outcome> {

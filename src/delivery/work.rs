@@ -15,12 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ready::{Ready, Sorted};
+use super::ready::{Ready, Sorted, claim_of};
 use super::record::OpenAttempt;
 use super::recorder::EndedSend;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
-use crate::domain::{Channel, Epoch, HoldReason};
+use crate::domain::{Channel, Epoch, Generation, HoldReason, NotificationId};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
 use crate::store::{Claim, Open, Opened, StoreError, Urgency};
@@ -176,8 +176,9 @@ impl Delivery {
 
     /// Sends what is ready as places become free and the budget allows; the rest goes back to the ledger.
     async fn spend(self: &Arc<Self>, account: &Arc<SendingAccount>, mut sorted: Sorted, deliveries: Vec<Delivered>) {
+        // Of the same there may be an earlier hand-over, too.
         let mut acks: HashMap<_, Ack> =
-            deliveries.into_iter().map(|delivery| (delivery.task.id, delivery.ack)).collect();
+            deliveries.into_iter().map(|delivery| (name_of(&claim_of(&delivery.task)), delivery.ack)).collect();
         let mut ready = std::mem::take(&mut sorted.ready).into_iter();
         while ready.len() > 0 {
             // A place first: what is reserved of the budget is to leave at once.
@@ -185,7 +186,7 @@ impl Delivery {
                 places = free_places(account, ready.len()) => places,
                 () = self.stopping.cancelled() => {
                     // Not begun: unsettled, they go back to the queue, and with this process's epoch to the ledger.
-                    ready.for_each(|ready| drop(acks.remove(&ready.new.id)));
+                    ready.for_each(|ready| drop(acks.remove(&name_of(&ready.claim))));
                     break;
                 }
             };
@@ -201,7 +202,7 @@ impl Delivery {
             if group.is_empty() {
                 continue;
             }
-            let opening: Vec<Ack> = group.iter().filter_map(|ready| acks.remove(&ready.new.id)).collect();
+            let opening: Vec<Ack> = group.iter().filter_map(|ready| acks.remove(&name_of(&ready.claim))).collect();
             let places = places.split(group.len());
             let (this, account) = (Arc::clone(self), Arc::clone(account));
             self.sends.spawn(async move { this.send_group(&account, group, opening, places).await });
@@ -309,6 +310,11 @@ async fn free_places(account: &SendingAccount, most: usize) -> OwnedSemaphorePer
         places.merge(more);
     }
     places
+}
+
+/// What tells one hand-over from all others.
+fn name_of(claim: &Claim) -> (NotificationId, Generation) {
+    (claim.id, claim.generation)
 }
 
 fn told(result: Result<(), StoreError>, what: &'static str) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use rustix::process::Signal;
@@ -14,6 +14,7 @@ use super::server::{Client, Server, with};
 use super::worker::Worker;
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
+use crate::support::postgres::connect;
 use crate::support::rabbitmq::{self, Vhost};
 
 /// Settings with a broker's address.
@@ -121,6 +122,48 @@ async fn workers_share_the_work_come_and_go() {
     assert_eq!(count(&batch, "sent") + count(&batch, "uncertain"), 4_000, "{batch:#}");
     assert!(count(&batch, "uncertain") <= 256, "more are uncertain than one worker had on its way: {batch:#}");
     third.stop().await;
+    world.assert_books(&server, &[]).await;
+    server.stop().await;
+}
+
+/// A worker may be given an earlier hand-over together with the last: that one is the one that counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_hand_over_takes_nothing_from_the_last() {
+    const COUNT: usize = 60;
+    const LANE: &str = "whatsapp.send.low";
+    let Some(world) = World::postgres().await else { return };
+    let Some(broker) = rabbitmq::shared().await else { return };
+    let vhost = Vhost::on(broker).await;
+    let url = vhost.url();
+    let settings = on(&url, &[]);
+    let server = without_work(&world, &settings, "api,relay").await;
+    let client = server.client();
+    let id = accept(&client, &with(bulk(COUNT), json!({ "priority": "low" }))).await;
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    for _ in 0..COUNT {
+        let (channel, message) = eventually(LONG, "it is handed over", async || {
+            // While there is no such queue, each question ends its channel.
+            let channel = connection.create_channel().await.unwrap();
+            let got = channel.basic_get(LANE.into(), BasicGetOptions { no_ack: true }).await.ok()??;
+            Some((channel, got))
+        })
+        .await;
+        let last = message.properties.message_id().as_ref().unwrap().to_string();
+        let earlier = last.replace(":1", ":0");
+        assert_ne!(earlier, last);
+        for name in [earlier, last] {
+            let properties = message.properties.clone().with_message_id(name.into());
+            let options = BasicPublishOptions::default();
+            drop(channel.basic_publish("".into(), LANE.into(), options, &message.data, properties).await.unwrap());
+        }
+    }
+    let worker = Worker::start(&world, &settings).await;
+    let batch = finished(&client, &id).await;
+    assert_eq!(count(&batch, "sent"), COUNT as u64, "{batch:#}");
+    let ledger = connect(&world.database.as_ref().unwrap().url()).await.unwrap();
+    let handed = ledger.query_one("SELECT max(generation) FROM work", &[]).await.unwrap();
+    assert_eq!(handed.get::<_, i32>(0), 1, "some had to be handed over again");
+    worker.stop().await;
     world.assert_books(&server, &[]).await;
     server.stop().await;
 }
