@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Shared;
@@ -15,6 +18,8 @@ use crate::store::StoreError;
 use crate::store::ledger::{Open, Opened};
 
 const DOING: &str = "opening attempts";
+/// A server that is away is asked again after this.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 type Answer = Result<Vec<Opened>, StoreError>;
 
@@ -72,9 +77,12 @@ async fn open_all(
     let generations: Vec<i32> = claims.iter().map(|claim| claim.generation.0).collect();
     let chunks: Vec<Uuid> = claims.iter().map(|claim| claim.chunk.0).collect();
     let set = shared.ids.next();
+    let was_sent = Arc::new(AtomicBool::new(false));
+    let sent = Arc::clone(&was_sent);
     let rows = shared
         .on_connection(DOING, move |client| {
             Box::pin(async move {
+                sent.store(true, Ordering::Release);
                 let failed = |error| from_postgres(DOING, error);
                 let statement = client.prepare_cached(OPEN).await.map_err(failed)?;
                 let rows =
@@ -83,11 +91,21 @@ async fn open_all(
                     return Ok(None);
                 }
                 let empty = rows.iter().filter(|row| row.get::<_, Option<i32>>(7).is_some_and(|left| left <= 0));
-                drop_empty(client, empty.map(|row| row.get(6)).collect()).await?;
+                // What is open is open; an empty chunk that stays is found when it is counted anew.
+                if let Err(error) = drop_empty(client, empty.map(|row| row.get(6)).collect()).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "an empty chunk stays for now");
+                }
                 Ok(Some(rows))
             })
         })
-        .await?;
+        .await;
+    let rows = match rows {
+        Err(error) if was_sent.load(Ordering::Acquire) && is_unknown(&error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "asking what was opened: the answer was lost");
+            Some(what_was_opened(shared, set, epoch).await?)
+        }
+        rows => rows?,
+    };
     let Some(rows) = rows else { return Ok(None) };
     let opened: HashMap<_, _> = rows
         .iter()
@@ -103,6 +121,37 @@ async fn open_all(
         .collect();
     shared.opens.opened(set, opened.keys().map(|(id, _)| *id));
     Ok(Some(opened))
+}
+
+/// Whether the statement may have been committed all the same, now or later.
+fn is_unknown(error: &StoreError) -> bool {
+    let StoreError::Unavailable { source, .. } = error else { return false };
+    // Class 40: the server rolled it back, and says so.
+    let code = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::code);
+    code.is_none_or(|code| !code.code().starts_with("40"))
+}
+
+/// What a statement opened whose answer was lost, however long the server is away: nobody sends it, and it would stay
+/// open as long as this process lives.
+async fn what_was_opened(shared: &Shared, set: Uuid, epoch: i64) -> Result<Vec<Row>, StoreError> {
+    // The statement may still be running, or begin. Of two with the same set the second waits for the first and fails:
+    // after this one it opens nothing any more. A lost epoch that was forgotten opens nothing either.
+    const CLOSE: &str = "INSERT INTO opens (id, epoch, ids) SELECT $1, epoch, '{}' FROM workers WHERE epoch = $2
+                         ON CONFLICT (id) DO NOTHING";
+    const FIND: &str = "SELECT w.id, w.attempt, w.retry_count, w.resends, w.opened_at, w.generation
+                        FROM opens o JOIN work w ON w.id = ANY(o.ids) WHERE o.id = $1 AND w.state = 4 AND w.epoch = $2";
+    loop {
+        let asked = shared.on_connection(DOING, move |client| {
+            Box::pin(async move {
+                execute(client, DOING, CLOSE, &[&set, &epoch]).await?;
+                client.query(FIND, &[&set, &epoch]).await.map_err(|error| from_postgres(DOING, error))
+            })
+        });
+        match asked.await {
+            Err(StoreError::Unavailable { .. }) => tokio::time::sleep(ASK_AGAIN_AFTER).await,
+            answer => return answer,
+        }
+    }
 }
 
 /// Chunks of which nothing is left go. A statement of its own: in one with the count, a chunk that two processes count

@@ -10,13 +10,16 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the next COMMIT meets. It meets it once; then the line is whole again.
+/// What the next COMMIT meets, or the next statement that commits by itself. It meets it once; then the line is whole
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// The server commits; nobody hears of it.
     AfterCommit = 1,
     /// The server never sees it.
     BeforeCommit = 2,
+    /// The server runs a prepared statement; nobody hears of it.
+    AfterStatement = 3,
 }
 
 pub(crate) struct Proxy {
@@ -79,20 +82,23 @@ async fn line(client: TcpStream, server: TcpStream, armed: Arc<AtomicU8>, execut
     let (give_back, mut given_back) = tokio::sync::mpsc::channel::<OwnedReadHalf>(1);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let answers = tokio::spawn(pass(from_server, to_client, stopped, give_back));
-    let mut started = false;
+    let (mut started, mut is_running) = (false, false);
     while let Some(frame) = frame(&mut from_client, started).await {
         if started && frame[0] == b'E' {
             executed.fetch_add(1, Ordering::SeqCst);
+            is_running |= armed.load(Ordering::SeqCst) == Cut::AfterStatement as u8;
         }
         started = true;
-        if !is_commit(&frame) {
+        // What was executed is committed at the Sync after it.
+        let is_over = is_running && frame[0] == b'S';
+        if !is_over && (armed.load(Ordering::SeqCst) == Cut::AfterStatement as u8 || !is_commit(&frame)) {
             if to_server.write_all(&frame).await.is_err() {
                 break;
             }
             continue;
         }
         match armed.swap(0, Ordering::SeqCst) {
-            1 => {
+            1 | 3 => {
                 let _ = stop.send(());
                 let mut from_server = given_back.recv().await.expect("the way back is open");
                 to_server.write_all(&frame).await.unwrap();

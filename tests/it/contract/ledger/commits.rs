@@ -193,8 +193,28 @@ async fn a_record_whose_answer_was_lost_closes_once_when_repeated() {
     ledger.assert_balances().await;
 }
 
-/// What a living process opened without hearing of it is in nobody's hands until that process ends: nothing is lost and
-/// nothing is sent twice, but it waits that long. What it only took is found when what was handed over is counted anew.
+/// Nobody but the ledger knows that it is open, and nobody would ever close it: the ledger is asked again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_opened_unheard_is_in_the_hand_of_who_opened_it() {
+    let Some((ledger, store, proxy)) = through_proxy().await else { return };
+    let (_, new) = ledger.batch(3);
+    store.accept(ledger.accept_of(new.clone())).await.unwrap();
+    let chunks = ledger.take().await;
+    proxy.arm(Cut::AfterStatement);
+    let opened = store.open(ledger.open_of(&chunks)).await.unwrap();
+    assert!(proxy.has_cut());
+    let numbers: Vec<_> = opened.iter().map(|opened| (opened.id, opened.attempt)).collect();
+    assert_eq!(numbers, new.iter().map(|new| (new.id, 1)).collect::<Vec<_>>());
+    assert!(store.open(ledger.open_of(&chunks)).await.unwrap().is_empty(), "it is claimed once");
+    let closes = new.iter().map(|new| ledger.close_of(new, 1, Next::Sent)).collect();
+    let record = vestnik::store::Record { epoch: ledger.epoch, closes, urgency: Urgency::Bulk };
+    assert_eq!(store.record(record).await.unwrap(), [true; 3]);
+    assert_eq!(ledger.raw_count("opens").await, 0);
+    ledger.assert_balances().await;
+}
+
+/// What a living process accepted with an open attempt, without hearing of it, is in nobody's hands until that process
+/// ends or closes it: nothing is lost and nothing is sent twice, but it waits that long. What it only took is found when what was handed over is counted anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_opened_or_taken_unheard_waits_for_the_end_of_the_process() {
     let Some((mut ledger, store, proxy)) = through_proxy().await else { return };
