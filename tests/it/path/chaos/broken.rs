@@ -5,7 +5,7 @@ use lapin::options::BasicGetOptions;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::{Value, json};
 
-use super::{campaign, campaign_body, left};
+use super::{RECIPIENTS, campaign, campaign_body, left};
 use crate::path::books::disagreements;
 use crate::path::server::{Server, with};
 use crate::path::worker::Worker;
@@ -61,7 +61,8 @@ async fn a_worker_that_acknowledges_what_it_does_not_send_is_seen() {
     let url = vhost.url();
     let settings = [("RABBITMQ_URL", url.as_str())];
     let server = Server::start_with(&world, &settings, Some("127.0.0.1:0"), &["--roles", "api,relay"]).await;
-    let answer = server.post("/v1/notifications/bulk", &with(campaign_body(0), json!({ "priority": "low" }))).await;
+    let answer =
+        server.post("/v1/notifications/bulk", &with(campaign_body(0, RECIPIENTS), json!({ "priority": "low" }))).await;
     let (batch, told) = super::accepted(&answer);
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let mut swallowed = Vec::new();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{RECIPIENTS, accepted, all_over, campaign_body, cut_off, faulty_providers, kills};
+use super::{accepted, all_over, campaign_body, cut_off, faulty_providers, kills};
 use crate::path::crashes::{moment, pass, seed, throw};
 use crate::path::server::{Answer, Client, Server, tell};
 use crate::path::worker::Worker;
@@ -16,6 +16,8 @@ use crate::support::rabbitmq::{self, Alone, Vhost};
 
 /// Sends that one process has on their way at most: what a kill can leave uncertain.
 const AT_ONCE: usize = 24;
+/// Of each campaign: long enough to be hit in its middle.
+const RECIPIENTS: u64 = 160;
 /// A lease is longer than a busy machine's database is away: only the killed may count as lost.
 const SETTINGS: [(&str, &str); 3] = [
     ("VESTNIK__DELIVERY__CONCURRENCY", "24"),
@@ -76,7 +78,8 @@ impl<'a> Service<'a> {
         vhost: &'a Vhost<Alone>,
     ) -> Self {
         let server = Self::serve(world, settings, "api,relay").await;
-        let workers = vec![Worker::start(world, settings).await, Worker::start(world, settings).await];
+        let workers = tokio::join!(Worker::start(world, settings), Worker::start(world, settings));
+        let workers = vec![workers.0, workers.1];
         let client = watch::Sender::new(server.client());
         Service { world, settings, seed, postgres, vhost, server, workers, client }
     }
@@ -126,7 +129,7 @@ async fn accept(client: watch::Receiver<Client>, round: u64) -> (String, Vec<Val
 }
 
 async fn try_accept(client: Client, round: u64) -> Option<Answer> {
-    let (body, key) = (campaign_body(round), format!("campaign-{round}"));
+    let (body, key) = (campaign_body(round, RECIPIENTS), format!("campaign-{round}"));
     let answer = client.try_post("/v1/notifications/bulk", &[("idempotency-key", &key)], &body).await.ok()?;
     match answer.status {
         202 => Some(answer),
@@ -143,8 +146,7 @@ async fn campaigns_while_everything_is_killed_in_turn() {
 
 async fn killed_in_turn() {
     let (seed, kills) = (seed(), kills(4));
-    let Some(broker) = rabbitmq::alone().await else { return };
-    let Some(mut postgres) = PostgresServer::start().await else { return };
+    let (Some(broker), Some(mut postgres)) = tokio::join!(rabbitmq::alone(), PostgresServer::start()) else { return };
     let world = World::on(TestDatabase::on(postgres.url()).await).await;
     let vhost = Vhost::on(broker).await;
     let url = vhost.url();
@@ -165,7 +167,7 @@ async fn killed_in_turn() {
         service.kill(victim, round).await;
     }
     let (batches, told): (Vec<_>, Vec<_>) = accepting.join_all().await.into_iter().unzip();
-    let ledger = all_over(&service.server, &batches).await;
+    let ledger = all_over(&service.server, &batches, RECIPIENTS).await;
     let report = world.assert_books(&service.server, &told.concat()).await;
     let (lost, most) = (cut_off(&ledger), usize::try_from(kills).unwrap() * AT_ONCE);
     assert!(lost <= most, "{lost} sends were interrupted, and no more than {most} can have been");
