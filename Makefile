@@ -12,8 +12,8 @@ demo: ## build and show it at work, without settings or servers
 test: ## run all tests, with PostgreSQL and RabbitMQ found or started for them
 	@scripts/test-services.sh --amqp run cargo test
 
-chaos: ## campaigns while the server is killed at random, many times (VESTNIK_TEST_KILLS)
-	@VESTNIK_TEST_KILLS=$${VESTNIK_TEST_KILLS:-30} scripts/test-services.sh run cargo test --test it -- path::chaos --nocapture
+chaos: ## campaigns while worker, server, broker and database are killed at random, many times (VESTNIK_TEST_KILLS)
+	@VESTNIK_TEST_KILLS=$${VESTNIK_TEST_KILLS:-30} scripts/test-services.sh --amqp run cargo test --test it -- path::chaos --nocapture
 
 ci: ## all that must pass before a merge
 	@.ci/run

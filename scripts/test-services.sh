@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The servers that tests talk to: PostgreSQL, and RabbitMQ with --amqp.
 #
-# Some tests kill, freeze and wipe a RabbitMQ: they start one of their own, which takes Debian's package
-# rabbitmq-server; and one talks to a NestJS client, which takes node 18 or newer and npm. With --amqp they are
+# Some tests kill, freeze and wipe a RabbitMQ, or kill a PostgreSQL: they start one of their own, which takes Debian's
+# packages rabbitmq-server and postgresql; and one talks to a NestJS client, which takes node 18 or newer and npm. With --amqp they are
 # installed if they are missing and that is allowed.
 #
 #   scripts/test-services.sh [--amqp] run CMD…
@@ -343,6 +343,11 @@ if [[ $with_amqp ]]; then
     say "RabbitMQ to break: tests start $(amqp_script)"
   else
     skip_or_fail_beside 'RabbitMQ to break' 'the package rabbitmq-server'
+  fi
+  if pg_program initdb >/dev/null || install_packages postgresql; then
+    say "PostgreSQL to break: tests start the one beside $(pg_program initdb)"
+  else
+    skip_or_fail_beside 'PostgreSQL to break' 'the package postgresql'
   fi
   if node_usable || { install_packages nodejs npm && { node_usable || { reason='node is older than 18'; false; }; }; }; then
     say "NestJS: node $(node --version)"
