@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::{accepted, all_over, campaign_body, cut_off, faulty_providers, kills};
+use super::{accepted, all_over, assert_at_most_once, campaign_body, faulty_providers, kills, tell_figures};
 use crate::path::crashes::{moment, pass, seed, throw};
 use crate::path::server::{Answer, Client, Server, tell};
 use crate::path::worker::Worker;
@@ -169,28 +169,11 @@ async fn killed_in_turn() {
     let (batches, told): (Vec<_>, Vec<_>) = accepting.join_all().await.into_iter().unzip();
     let ledger = all_over(&service.server, &batches, RECIPIENTS).await;
     let report = world.assert_books(&service.server, &told.concat()).await;
-    let (lost, most) = (cut_off(&ledger), usize::try_from(kills).unwrap() * AT_ONCE);
-    assert!(lost <= most, "{lost} sends were interrupted, and no more than {most} can have been");
-    let (taken, distinct) = taken(&world);
-    assert_eq!(taken, distinct, "at most once, and the provider has some of them twice");
+    assert_at_most_once(&world, &ledger, kills, AT_ONCE);
     let of = |victim| (0..kills).filter(|round| Victim::of_round(seed, *round) == victim).count();
-    tell(&format!(
-        "seed {seed}: killed {:?}; accepted {}, sent {}, failed {}, uncertain {} ({lost} cut off), taken {taken}, \
-         lost 0, doubled 0",
-        Victim::ALL.map(|victim| (victim, of(victim))),
-        report["accepted"],
-        report["sent"],
-        report["failed"],
-        report["uncertain"],
-    ));
+    let killed = Victim::ALL.map(|victim| (victim, of(victim)));
+    tell_figures(&world, &format!("killed {killed:?}"), &report, &ledger);
     service.stop().await;
-}
-
-/// Messages that the provider took, and how many different ones.
-fn taken(world: &World) -> (usize, usize) {
-    let taken = world.simulator.taken();
-    let distinct: std::collections::HashSet<_> = taken.iter().map(|message| message.our_id.clone()).collect();
-    (taken.len(), distinct.len())
 }
 
 #[test]

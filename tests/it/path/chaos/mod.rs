@@ -7,12 +7,14 @@
 mod broken;
 mod everything;
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::books::disagreements;
 use super::crashes::{moment, seed};
 use super::on_both_ledgers;
-use super::server::{Answer, Client};
+use super::server::{Answer, Client, tell};
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
 
@@ -97,10 +99,33 @@ async fn campaigns_killed_again_and_again(world: World) {
         server = world.server(QUICK).await;
     }
     let ledger = all_over(&server, &batches, RECIPIENTS).await;
-    let (lost, most) = (cut_off(&ledger), usize::try_from(kills).unwrap() * IN_FLIGHT);
-    assert!(lost <= most, "{lost} sends were interrupted, and no more than {most} can have been");
-    world.assert_books(&server, &answers).await;
+    let report = world.assert_books(&server, &answers).await;
+    assert_at_most_once(&world, &ledger, kills, IN_FLIGHT);
+    tell_figures(&world, &format!("killed the server {kills} times"), &report, &ledger);
     server.stop().await;
+}
+
+/// No more is uncertain than a kill can have cut off, and the provider has nothing twice.
+fn assert_at_most_once(world: &World, ledger: &[Value], kills: u64, in_flight: usize) {
+    let (lost, most) = (cut_off(ledger), usize::try_from(kills).unwrap() * in_flight);
+    assert!(lost <= most, "{lost} sends were interrupted, and no more than {most} can have been");
+    let taken = world.simulator.taken();
+    let distinct: HashSet<_> = taken.iter().map(|message| &message.our_id).collect();
+    assert_eq!(taken.len(), distinct.len(), "at most once, and the provider has some of them twice");
+}
+
+/// How it went, when all that is counted was found right.
+fn tell_figures(world: &World, killed: &str, report: &Value, ledger: &[Value]) {
+    let of = |status: &str| report[status].as_i64().unwrap();
+    tell(&format!(
+        "{killed}; accepted {}, sent {}, failed {}, uncertain {} ({} cut off), taken {}, lost 0, doubled 0",
+        of("accepted"),
+        of("sent"),
+        of("failed"),
+        of("uncertain"),
+        cut_off(ledger),
+        world.simulator.taken_count(),
+    ));
 }
 
 /// The checker itself: what a broken server would leave behind is found.
