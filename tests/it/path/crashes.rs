@@ -11,7 +11,7 @@ use super::server::{Client, Server, telegram, tell, whatsapp, with};
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
 
-on_both_ledgers!(killed_in_a_burst_again_and_again, killed_timeit_settles_what_was_left);
+on_both_ledgers!(killed_in_a_burst_again_and_again, killed_while_it_settles_what_was_left);
 
 /// Where chance starts from: `VESTNIK_TEST_SEED`, or any number. Shown with a test that fails.
 #[expect(clippy::disallowed_methods, reason = "a seed to repeat a run with comes from the environment")]
@@ -150,7 +150,7 @@ async fn killed_in_a_burst_again_and_again(world: World) {
     server.stop().await;
 }
 
-async fn killed_timeit_settles_what_was_left(world: World) {
+async fn killed_while_it_settles_what_was_left(world: World) {
     let seed = seed();
     slow_providers(&world);
     let server = world.server(QUICK).await;
