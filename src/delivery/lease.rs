@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
 use super::{Delivery, DeliveryOptions};
 use crate::domain::Epoch;
 use crate::store::{Recover, Recovered, Store, StoreError};
@@ -75,37 +77,49 @@ impl Lease {
 
 /// Renews the lease, looks after lost processes and forgets expired keys until the tracker's tasks are told to stop.
 pub(super) fn keep(delivery: &Arc<Delivery>) {
-    let delivery = Arc::clone(delivery);
-    // Three signs of life in a lease: two may fail.
-    let every = delivery.options.lease / 3;
-    let tracker = delivery.tracker.clone();
-    tracker.spawn(async move {
-        let mut ticks = tokio::time::interval(every.max(Duration::from_millis(100)));
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        ticks.tick().await;
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                // What runs while stopping still needs the lease.
-                () = delivery.settled() => return,
-            }
-            if let Err(error) = delivery.lease.renew().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not renew the lease on the ledger");
-            }
-            if let Err(error) = delivery.share_budgets().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not count the processes");
-            }
-            if let Err(error) = delivery.recover().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not look for lost processes");
-            }
-            if let Err(error) = delivery.store.forget_expired_keys(delivery.clock.now()).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not forget expired idempotency keys");
-            }
+    // Each for itself: what a lost process still holds locked keeps nobody from saying that he lives.
+    let this = Arc::clone(delivery);
+    delivery.tracker.spawn(async move {
+        let mut ticks = this.ticks();
+        while this.is_time(&mut ticks).await {
+            told(this.lease.renew().await, "could not renew the lease on the ledger");
+            told(this.share_budgets().await, "could not count the processes");
+        }
+    });
+    let this = Arc::clone(delivery);
+    delivery.tracker.spawn(async move {
+        let mut ticks = this.ticks();
+        while this.is_time(&mut ticks).await {
+            told(this.recover().await.map(drop), "could not look for lost processes");
+            let forgotten = this.store.forget_expired_keys(this.clock.now()).await;
+            told(forgotten.map(drop), "could not forget expired idempotency keys");
         }
     });
 }
 
+fn told(result: Result<(), StoreError>, what: &'static str) {
+    if let Err(error) = result {
+        tracing::error!(error = &error as &dyn std::error::Error, "{what}");
+    }
+}
+
 impl Delivery {
+    /// Three signs of life in a lease: two may fail.
+    fn ticks(&self) -> Interval {
+        let every = (self.options.lease / 3).max(Duration::from_millis(100));
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    /// Waits for the next time. `false` when what was running has settled: until then it needs the lease.
+    async fn is_time(&self, ticks: &mut Interval) -> bool {
+        tokio::select! {
+            _ = ticks.tick() => true,
+            () = self.settled() => false,
+        }
+    }
+
     /// Every process takes its part of each account's rate: what all of them send keeps the whole. One that comes or
     /// goes is seen within a third of a lease.
     pub(super) async fn share_budgets(&self) -> Result<(), StoreError> {
