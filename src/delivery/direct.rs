@@ -12,15 +12,14 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
+use super::not_now::busy_outcome;
 use super::record::OpenAttempt;
 use super::send::not_sent;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{
-    Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, ThrottleScope, retry,
-};
-use crate::limits::{Busy, Lane, RecipientKey, WaitReason};
+use crate::domain::{Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, retry};
+use crate::limits::{Lane, RecipientKey};
 use crate::records::SourceError;
 use crate::store::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
@@ -190,6 +189,11 @@ impl Delivery {
         for one in &mut prepared {
             let Some((recipient, content)) = &one.message else { continue };
             let (recipient, weight) = (RecipientKey::of(recipient), content.weight(one.new.channel));
+            if let Err(wait) = self.may_send(&one.account).await {
+                retry_after.insert(one.new.id, wait);
+                one.end_as_down(wait);
+                continue;
+            }
             // One waits for its budget before it is accepted; of many, those that must wait are accepted as held, so
             // that they hold up nobody.
             let patience = if alone { deadline } else { Instant::now() };
@@ -323,7 +327,9 @@ impl Delivery {
             let outcome = self.hand_off(&account, epoch, &message, deadline).await;
             let next = self.next(&new, &open, &outcome, Lane::Direct, false);
             let mut close = self.close(&new, &open, &outcome, Some(&message.content), next);
-            if let Some(wait) = self.wait_before_retry(&new, &outcome, sent_until_now, deadline) {
+            // Where the account is down meanwhile, it would reach nobody again.
+            let wait = self.wait_before_retry(&new, &outcome, sent_until_now, deadline);
+            if let Some(wait) = wait.filter(|_| !account.circuit.is_down()) {
                 // The record and the next open are one commit, so the attempt stays open while it waits.
                 tokio::select! {
                     () = tokio::time::sleep(wait) => close.next = Next::Reopen { opened_at: self.clock.now() },
@@ -417,26 +423,6 @@ impl Delivery {
         };
         DirectResult { notification, retry_after }
     }
-}
-
-impl Prepared {
-    /// The account's limit leaves no room in time: an end of its own, with nothing sent.
-    fn end_as_busy(&mut self, busy: &Busy) {
-        self.message = None;
-        let error = busy_outcome(busy).error().cloned().unwrap_or_default();
-        self.new.begin = Begin::Ended { status: Status::Failed, cause: "throttled", error };
-    }
-}
-
-fn busy_outcome(busy: &Busy) -> Outcome {
-    let (scope, what) = match busy.reason {
-        WaitReason::Rate => (ThrottleScope::Account, "the account's rate is used up"),
-        WaitReason::Day => (ThrottleScope::Account, "the account's daily limit is used up"),
-        WaitReason::AccountPaused => (ThrottleScope::Account, "the provider throttled this account"),
-        WaitReason::RecipientPaused => (ThrottleScope::Recipient, "the provider throttled messages to this recipient"),
-    };
-    let detail = format!("{what}: room again in about {} s; nothing was sent", busy.retry_after.as_secs_f64().ceil());
-    Outcome::Throttled { scope, after: busy.retry_after, error: ProviderError::new("local_limit", detail) }
 }
 
 /// What the ledger says of a notification right after it was accepted and its attempts recorded.

@@ -12,6 +12,7 @@
 //!
 //! [`replay`] begins the path anew for what was given up, when a person asks for it.
 //! [`queues`] says how all of it stands.
+//! [`shared`] makes what several processes know of an account one thing.
 //! [`lease`] keeps the process's epoch alive and settles what lost processes left. Whatever is killed between two
 //! steps, the ledger says what has to happen next.
 
@@ -24,6 +25,7 @@ mod figures;
 mod hand;
 pub mod ingress;
 pub mod lease;
+mod not_now;
 pub mod queues;
 pub mod ready;
 pub mod record;
@@ -32,6 +34,7 @@ pub mod relay;
 pub mod render;
 pub mod replay;
 pub mod send;
+mod shared;
 mod suppressed;
 pub mod work;
 
@@ -62,7 +65,7 @@ use self::render::Renderer;
 use self::suppressed::SuppressionCheck;
 use crate::channels::{Accounts, Provider, UnknownAccount};
 use crate::config::limits::LimitSettings;
-use crate::domain::{AccountId, AccountRef, Channel, Clock, IdSource};
+use crate::domain::{AccountId, AccountRef, Channel, Clock, Epoch, IdSource};
 use crate::limits::{Budget, Circuit, Meter, ScopeRule};
 use crate::queue::Queue;
 use crate::records::{Context, Sources};
@@ -155,6 +158,10 @@ pub struct Delivery {
     /// Every account the ledger ever numbered, also those that the settings do not name any more.
     names: HashMap<AccountId, AccountRef>,
     lease: Arc<Lease>,
+    /// What this process spends goes by it, whatever becomes of the lease.
+    first_epoch: Epoch,
+    /// There is something to tell other processes of an account.
+    news: Arc<tokio::sync::Notify>,
     clock: Arc<dyn Clock>,
     ids: IdSource,
     options: DeliveryOptions,
@@ -203,11 +210,12 @@ impl Delivery {
         let numbered = store.accounts(refs).await?;
         let ids_by_name: HashMap<_, _> = numbered.iter().map(|(id, name)| (name.clone(), *id)).collect();
         let now = Instant::now();
+        let news = Arc::<tokio::sync::Notify>::default();
         let mut sending = HashMap::new();
         for (provider, limits) in &providers {
             let name = provider.account().clone();
             let Some(id) = ids_by_name.get(&name) else { continue };
-            let budget = Budget::new(limits, ScopeRule::of(name.channel), now);
+            let budget = Budget::new(limits, ScopeRule::of(name.channel), now).telling(Arc::clone(&news));
             // What could not leave at once would wait in the middle of its send, with its time running.
             let width = options.concurrency.min(provider.width().unwrap_or(usize::MAX)).max(1);
             let account = SendingAccount {
@@ -233,7 +241,9 @@ impl Delivery {
             accounts: Accounts::new(providers.into_iter().map(|(provider, _)| provider)),
             sending,
             names: numbered.into_iter().collect(),
+            first_epoch: lease.epoch(),
             lease,
+            news,
             ids: IdSource::new(Arc::clone(&clock)),
             store,
             clock,
@@ -251,9 +261,12 @@ impl Delivery {
             stopping,
         });
         delivery.recover().await?;
-        delivery.count_last_day().await?;
         delivery.share_budgets().await?;
+        // Its settings may have been mended.
+        delivery.store.hasten_probes().await?;
+        delivery.share_accounts(true).await?;
         lease::keep(&delivery);
+        shared::keep(&delivery);
         if delivery.roles.relay {
             relay::start(&delivery);
         }
@@ -273,6 +286,7 @@ impl Delivery {
 
     /// Gives back what is in hand. Called when everything that was running has settled.
     pub async fn finish(&self) -> Result<(), StoreError> {
+        self.leave_accounts().await?;
         self.store.end_epoch(self.lease.epoch()).await
     }
 
@@ -307,16 +321,5 @@ impl Delivery {
 
     fn account_by_id(&self, id: AccountId) -> Option<&Arc<SendingAccount>> {
         self.names.get(&id).and_then(|name| self.sending.get(name))
-    }
-
-    /// A restart begins no new day: what left within the last 24 hours counts against daily limits.
-    async fn count_last_day(&self) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        for sent in self.store.sent_within_a_day(now).await? {
-            if let Some(account) = self.account_by_id(sent.account) {
-                account.budget.remember_sent(sent.count, sent.ago, Instant::now());
-            }
-        }
-        Ok(())
     }
 }

@@ -92,8 +92,8 @@ pub struct AccountNow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountDown {
     pub since: Timestamp,
-    /// A word of ours: `credentials`, `funds`, `unreachable`, ….
-    pub reason: &'static str,
+    /// A word of ours: `auth`, `billing`, `unreachable`, ….
+    pub reason: String,
     /// The provider's own code.
     pub code: String,
 }

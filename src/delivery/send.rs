@@ -54,12 +54,15 @@ impl Delivery {
             }
             Outcome::ChannelDown { reason, error } => {
                 tracing::error!(account = %account.name(), %reason, code = error.code, "the account cannot send");
-                account.circuit.refused(reason.as_str(), &error.code, self.clock.now(), Instant::now());
+                if account.circuit.refused(reason.as_str(), &error.code, self.clock.now(), Instant::now()) {
+                    self.news.notify_one();
+                }
             }
             Outcome::Transient { handed_off: false, error } if is_unreachable(error) => {
                 let now = Instant::now();
                 if account.circuit.unreachable(&error.code, self.clock.now(), now) {
                     tracing::error!(account = %account.name(), code = error.code, "the provider cannot be reached");
+                    self.news.notify_one();
                 }
             }
             // It answers, whatever it says of this one.
@@ -74,6 +77,7 @@ impl Delivery {
     fn account_works(&self, account: &SendingAccount) {
         if account.circuit.worked() {
             tracing::info!(account = %account.name(), "the account sends again");
+            self.news.notify_one();
             self.wake.notify_one();
         }
     }

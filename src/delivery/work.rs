@@ -214,7 +214,7 @@ impl Delivery {
     /// A place in the account's budget, or how long until there may be one.
     async fn permit(&self, account: &SendingAccount, ready: &Ready) -> Result<(), (Duration, HoldReason)> {
         let Ok(message) = &ready.message else { return Ok(()) };
-        account.circuit.lets_through(Instant::now()).map_err(|wait| (wait, HoldReason::ChannelDown))?;
+        self.may_send(account).await.map_err(|wait| (wait, HoldReason::ChannelDown))?;
         let (recipient, weight) = (RecipientKey::of(&message.recipient), message.content.weight(ready.new.channel));
         let patience = Instant::now() + PATIENCE;
         loop {

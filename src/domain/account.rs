@@ -9,6 +9,10 @@ use super::Channel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub i16);
 
+/// One message's leave to try an account that is down; each has the next number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe(pub i64);
+
 /// An account as the settings name it: `[whatsapp.main]` is channel `whatsapp`, name `main`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountRef {

@@ -16,7 +16,7 @@ pub mod retry;
 pub mod sms;
 pub mod template;
 
-pub use account::{AccountId, AccountRef};
+pub use account::{AccountId, AccountRef, Probe};
 pub use attempt::{Attempt, DownReason, Outcome, OutcomeClass, PermanentReason, ProviderError, ThrottleScope};
 pub use channel::Channel;
 pub use clock::{Clock, ManualClock, SystemClock};

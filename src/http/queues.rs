@@ -92,7 +92,7 @@ struct AccountView {
     /// Taken by this process's workers and not begun.
     in_hand: u64,
     dead_letters: u64,
-    /// Why it cannot send. One message at a time is tried.
+    /// Why it cannot send, whichever process found out. One message at a time is tried, by one of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     down: Option<DownView>,
     /// Nothing of it leaves until then.
@@ -108,16 +108,16 @@ struct AccountView {
 #[serde(rename_all = "camelCase")]
 pub(super) struct DownView {
     since: Timestamp,
-    /// `credentials`, `funds`, `unreachable`, …
-    reason: &'static str,
+    /// `auth`, `billing`, `config`, `suspended` or `unreachable`.
+    reason: String,
     /// The provider's own code.
     code: String,
 }
 
 /// What waits, per channel and lane, and how each account does.
 ///
-/// `sentPerSecond`, `sending`, `inHand`, `down` and `pausedUntil` are as the process that answers knows them; all else
-/// is of all processes.
+/// `sentPerSecond`, `sending` and `inHand` are of the process that answers; all else is of all processes, `down` and
+/// `pausedUntil` as they were within the last second.
 #[utoipa::path(
     get, path = "/v1/queues", tag = "operations", security(("key" = [])),
     responses(

@@ -115,7 +115,8 @@ struct AttemptView {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ErrorView {
-    /// `recipient`, `opted_out`, `content`, `template`, `policy`, `transient`, `throttled`, `auth`, `billing`, …
+    /// `recipient`, `opted_out`, `content`, `template`, `policy`, `transient`, `throttled`, `auth`, `billing`, …;
+    /// `channel_down` when it was not tried, because its account cannot send.
     class: String,
     /// The provider's own code, or ours for what never reached it.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -211,6 +212,8 @@ fn attempt(attempt: &Attempt) -> AttemptView {
 }
 
 fn error_view(class: &str, code: &str, detail: &str) -> ErrorView {
-    let retryable = [OutcomeClass::Transient, OutcomeClass::Throttled].iter().any(|known| known.as_str() == class);
+    // That the account was known to be down says nothing of this message; a refusal itself names its reason instead.
+    let passing = [OutcomeClass::Transient, OutcomeClass::Throttled, OutcomeClass::ChannelDown];
+    let retryable = passing.iter().any(|known| known.as_str() == class);
     ErrorView { class: class.to_owned(), code: code.to_owned(), detail: detail.to_owned(), retryable }
 }

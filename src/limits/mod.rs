@@ -1,11 +1,12 @@
 //! Budgets of provider accounts: how fast, how much in a day, and what has to rest.
 //!
-//! A [`Budget`] is one process's and knows no I/O. Whoever sends asks it first: [`Budget::take`] reserves one
+//! A [`Budget`] is one process's and does no I/O. Whoever sends asks it first: [`Budget::take`] reserves one
 //! message or says how long to wait, [`Budget::acquire`] waits. Afterwards it is told how it went
 //! ([`throttled`](Budget::throttled), [`succeeded`](Budget::succeeded)). Time is passed in, so every wait can be
 //! tested without waiting. A message that was reserved and then not sent stays counted: the safe side.
 //!
-//! Several processes share an account's rate in equal parts ([`Budget::share_with`]); each keeps its own.
+//! Several processes share an account's rate in equal parts ([`Budget::share_with`]); each keeps its own. Pauses, the
+//! day and whether the account can send are the same for all of them: [`shared`] says what is told and learnt.
 //!
 //! A message weighs what its provider counts it as ([`Content::weight`](crate::domain::Content::weight)): an SMS of
 //! three parts spends three of the rate and three of the day.
@@ -16,21 +17,25 @@ mod line;
 mod meter;
 mod pauses;
 mod rate;
+mod shared;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use self::circuit::{Circuit, Down};
-use self::day::DayWindow;
+pub use self::circuit::{Change, Circuit, Down, Learnt, Way};
+use self::day::Day;
+pub use self::day::{DayWish, KnownDay};
 use self::line::Lines;
 pub use self::meter::Meter;
 use self::pauses::Pauses;
 pub use self::pauses::ScopeRule;
 use self::rate::Rate;
+pub use self::shared::Rest;
 use crate::config::limits::LimitSettings;
 use crate::domain::{Recipient, ThrottleScope};
 
@@ -93,22 +98,21 @@ pub struct Budget {
     /// only delays the reset to the next success.
     is_troubled: AtomicBool,
     lines: Lines,
+    /// Wakes whoever carries what is told to the ledger.
+    news: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct State {
     rate: Rate,
-    day: Option<DayWindow>,
+    day: Day,
     pauses: Pauses,
 }
 
 impl Budget {
     pub fn new(settings: &LimitSettings, scope_rule: ScopeRule, now: Instant) -> Self {
-        let state = State {
-            rate: Rate::new(settings),
-            day: settings.per_day.map(DayWindow::new),
-            pauses: Pauses::new(scope_rule),
-        };
+        let state =
+            State { rate: Rate::new(settings), day: Day::new(settings.per_day), pauses: Pauses::new(scope_rule) };
         Budget {
             origin: now,
             settings: settings.clone(),
@@ -116,7 +120,13 @@ impl Budget {
             state: Mutex::new(state),
             is_troubled: AtomicBool::new(false),
             lines: Lines::default(),
+            news: Arc::default(),
         }
+    }
+
+    /// Wakes this one when there is something to tell other processes.
+    pub fn telling(self, news: Arc<Notify>) -> Self {
+        Budget { news, ..self }
     }
 
     /// Takes one process's part of the account's rate, when `processes` send through it: together they keep the whole.
@@ -149,7 +159,7 @@ impl Budget {
         let waits = [
             (state.pauses.whole_until().saturating_sub(now), WaitReason::AccountPaused),
             (state.pauses.recipient_until(recipient).saturating_sub(now), WaitReason::RecipientPaused),
-            (state.day.as_mut().map_or(0, |day| day.wait(weight, now)), WaitReason::Day),
+            (state.day.wait(weight, now), WaitReason::Day),
             (state.rate.wait(lane, weight, now), WaitReason::Rate),
             // Somebody stands there and waits for what would be taken here.
             (if direct_waits { state.rate.interval(Lane::Direct) } else { 0 }, WaitReason::Rate),
@@ -157,11 +167,14 @@ impl Budget {
         // The first of the longest: with nothing to wait for, the first.
         let (wait, reason) = waits.into_iter().rev().max_by_key(|(wait, _)| *wait).unwrap_or((0, WaitReason::Rate));
         if wait > 0 {
+            if state.day.is_missed() {
+                self.news.notify_one();
+            }
             return Permit::Later { wait: Duration::from_nanos(wait), reason };
         }
         state.rate.take(lane, weight, now);
-        if let Some(day) = &mut state.day {
-            day.take(weight, now);
+        if state.day.take(weight) {
+            self.news.notify_one();
         }
         Permit::Now
     }
@@ -173,7 +186,10 @@ impl Budget {
         let direct_waits = self.lines.is_waiting(Lane::Direct);
         let now = self.nanos(now);
         let mut state = self.state();
-        let day = state.day.as_mut().map_or(0, |day| day.wait(1, now));
+        let day = state.day.wait(1, now);
+        if state.day.is_missed() {
+            self.news.notify_one();
+        }
         let behind_direct = if direct_waits { state.rate.interval(Lane::Direct) } else { 0 };
         let rests = state.pauses.whole_until().saturating_sub(now);
         match state.rate.wait(Lane::Queued, 1, now).max(day).max(rests).max(behind_direct) {
@@ -187,8 +203,8 @@ impl Budget {
     pub fn room(&self, lane: Lane, patience: Duration, now: Instant) -> u64 {
         let now = self.nanos(now);
         let until = now.saturating_add(nanos_of(patience));
-        let mut state = self.state();
-        let day = state.day.as_mut().map_or(0, |day| day.wait(1, now));
+        let state = self.state();
+        let day = state.day.rests(now);
         let rests_until = state.pauses.whole_until().max(now.saturating_add(day));
         if rests_until > until { 0 } else { state.rate.room_until(lane, now.max(rests_until), until) }
     }
@@ -196,20 +212,11 @@ impl Budget {
     /// Until when nothing at all may leave, and why: it was throttled, or its day is used up.
     pub fn rests_until(&self, now: Instant) -> Option<(Instant, WaitReason)> {
         let now = self.nanos(now);
-        let mut state = self.state();
-        let day = now.saturating_add(state.day.as_mut().map_or(0, |day| day.wait(1, now)));
+        let state = self.state();
+        let day = now.saturating_add(state.day.rests(now));
         let paused = state.pauses.whole_until();
         let (until, reason) = if day > paused { (day, WaitReason::Day) } else { (paused, WaitReason::AccountPaused) };
         (until > now).then(|| (self.instant(until), reason))
-    }
-
-    /// Counts what already left within the last 24 hours, so that a restart does not begin a new day. `count` is the
-    /// sum of the weights, as far as it is known.
-    pub fn remember_sent(&self, count: u64, ago: Duration, now: Instant) {
-        let now = self.nanos(now);
-        if let Some(day) = &mut self.state().day {
-            day.add(now, now.saturating_sub(nanos_of(ago)), count);
-        }
     }
 
     /// A send was throttled: `scope` rests for `step`, or longer where it was not the first time. Tells what rests.
@@ -220,6 +227,7 @@ impl Budget {
             self.is_troubled.store(true, Ordering::Relaxed);
             state.pauses.throttled(scope, recipient, nanos_of(step), self.nanos(now))
         };
+        self.news.notify_one();
         Pause { scope, until: self.instant(until) }
     }
 
@@ -238,22 +246,21 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The budget's own time scale. It begins two days before the budget, so that yesterday is on it.
+    /// The budget's own time scale, which begins with it.
     fn nanos(&self, at: Instant) -> u64 {
-        ORIGIN_NANOS.saturating_add(nanos_of(at.saturating_duration_since(self.origin)))
+        nanos_of(at.saturating_duration_since(self.origin))
     }
 
     fn instant(&self, nanos: u64) -> Instant {
-        self.origin + Duration::from_nanos(nanos.saturating_sub(ORIGIN_NANOS)).min(FAR_AWAY)
+        self.origin + Duration::from_nanos(nanos).min(FAR_AWAY)
     }
 }
 
-/// Where `origin` lies on the budget's own time scale.
-const ORIGIN_NANOS: u64 = 2 * day::WINDOW;
 /// An [`Instant`] further away may not be representable.
 const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl RecipientKey {
+    /// The same in every process of the same build; another build's may differ, and then shares no pause.
     pub fn of(recipient: &Recipient) -> Self {
         let mut hasher = DefaultHasher::new();
         recipient.hash(&mut hasher);

@@ -8,9 +8,11 @@
 //! (Telegram: [`ScopeRule::Guessed`]) the chat rests, and when a second chat is throttled while one rests, it must be
 //! the bot, and everything does. The same happens when more recipients rest than are remembered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::RecipientKey;
+use super::shared::Rest;
 use crate::domain::{Channel, ThrottleScope};
 
 /// Doubling stops here. A longer step, given by the provider, is kept as it is and does not grow.
@@ -44,6 +46,8 @@ pub(super) struct Pauses {
     recipients: HashMap<RecipientKey, Pause>,
     /// The recipient's pause that ends last.
     latest: Option<(RecipientKey, u64)>,
+    /// What other processes were not told of: the whole, or a recipient.
+    untold: HashSet<Option<RecipientKey>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +58,7 @@ struct Pause {
 
 impl Pauses {
     pub(super) fn new(rule: ScopeRule) -> Self {
-        Pauses { rule, whole: Pause::default(), recipients: HashMap::new(), latest: None }
+        Pauses { rule, whole: Pause::default(), recipients: HashMap::new(), latest: None, untold: HashSet::new() }
     }
 
     pub(super) fn whole_until(&self) -> u64 {
@@ -79,22 +83,71 @@ impl Pauses {
     ) -> (ThrottleScope, u64) {
         match scope {
             // An account here is one sender, so both mean everything that leaves through this budget.
-            ThrottleScope::Account | ThrottleScope::Sender => (scope, self.whole.strike(step, now)),
+            ThrottleScope::Account | ThrottleScope::Sender => (scope, self.strike_whole(step, now)),
             ThrottleScope::Recipient => {
                 let another_rests = self.latest.is_some_and(|(other, until)| other != recipient && until > now);
                 let is_remembered = self.recipients.contains_key(&recipient) || self.make_room(now);
                 if is_remembered {
                     let until = self.recipients.entry(recipient).or_default().strike(step, now);
-                    if self.latest.is_none_or(|(_, latest)| latest < until) {
-                        self.latest = Some((recipient, until));
-                    }
+                    self.untold.insert(Some(recipient));
+                    self.note_latest(recipient, until);
                     if !(another_rests && self.rule == ScopeRule::Guessed) {
                         return (ThrottleScope::Recipient, until);
                     }
                 }
-                (ThrottleScope::Account, self.whole.strike(step, now))
+                (ThrottleScope::Account, self.strike_whole(step, now))
             }
         }
+    }
+
+    fn strike_whole(&mut self, step: u64, now: u64) -> u64 {
+        self.untold.insert(None);
+        self.whole.strike(step, now)
+    }
+
+    fn note_latest(&mut self, recipient: RecipientKey, until: u64) {
+        if self.latest.is_none_or(|(_, latest)| latest < until) {
+            self.latest = Some((recipient, until));
+        }
+    }
+
+    /// What other processes were not told of and still rests.
+    pub(super) fn take_untold(&mut self, now: u64) -> Vec<Rest> {
+        let pause_of = |recipient: &Option<RecipientKey>| match recipient {
+            None => Some(&self.whole),
+            Some(recipient) => self.recipients.get(recipient),
+        };
+        let rest = |recipient: &Option<RecipientKey>| {
+            let pause = pause_of(recipient).filter(|pause| pause.until > now)?;
+            let left = Duration::from_nanos(pause.until - now);
+            Some(Rest { recipient: *recipient, left, strikes: pause.strikes })
+        };
+        let untold = self.untold.iter().filter_map(rest).collect();
+        self.untold.clear();
+        untold
+    }
+
+    pub(super) fn tell_again(&mut self, recipient: Option<RecipientKey>) {
+        self.untold.insert(recipient);
+    }
+
+    /// Another process's pause holds here, too. Tells whether it is news.
+    pub(super) fn learn(&mut self, recipient: Option<RecipientKey>, until: u64, strikes: u32, now: u64) -> bool {
+        let pause = match recipient {
+            None => &mut self.whole,
+            Some(recipient) => {
+                if !self.recipients.contains_key(&recipient) && !self.make_room(now) {
+                    return false;
+                }
+                self.note_latest(recipient, until);
+                self.recipients.entry(recipient).or_default()
+            }
+        };
+        let is_news = until > pause.until;
+        if is_news {
+            (pause.until, pause.strikes) = (until, pause.strikes.max(strikes));
+        }
+        is_news
     }
 
     /// A message was taken: whatever is not resting just now starts from its first step again. Returns whether there

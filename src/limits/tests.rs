@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod day;
+mod shared;
 mod weight;
 
 const ANN: RecipientKey = RecipientKey(1);
@@ -112,44 +114,6 @@ proptest! {
     }
 
     #[test]
-    fn no_24_hours_hold_more_than_the_day(
-        limit in 0..30_u64,
-        remembered in (0..20_u64, 0..1500_u64),
-        asks in prop::collection::vec(0..200_u64, 1..200),
-    ) {
-        let (start, minute) = (Instant::now(), Duration::from_secs(60));
-        let budget = Budget::new(&settings(1e6, 1_000_000, Some(limit), 0.2), ScopeRule::Stated, start);
-        let (count, minutes_ago) = (remembered.0.min(limit), remembered.1);
-        budget.remember_sent(count, minute * u32::try_from(minutes_ago).unwrap(), start);
-        let base = Duration::from_secs(48 * 3600);
-        let mut sent: Vec<_> = (0..count).map(|_| base - minute * u32::try_from(minutes_ago).unwrap()).collect();
-        let mut at = Duration::ZERO;
-        for minutes in asks {
-            at += minute * u32::try_from(minutes).unwrap();
-            match budget.take(Lane::Queued, ANN, 1, start + at) {
-                Permit::Now => sent.push(base + at),
-                Permit::Later { wait, reason } => {
-                    prop_assert_eq!(reason, WaitReason::Day);
-                    let later = start + at + wait;
-                    prop_assert!(limit == 0 || !is_now(budget.take(Lane::Queued, ANN, 1, later - Duration::from_nanos(1))));
-                }
-            }
-        }
-        let day = Duration::from_secs(24 * 3600);
-        for first in &sent {
-            let within = sent.iter().filter(|at| *at >= first && **at < *first + day).count();
-            prop_assert!(within as u64 <= limit);
-        }
-        // The documented error: what left 24 hours and 15 minutes ago is forgotten.
-        if let Some(oldest) = sent.first().filter(|_| limit > 0) {
-            let forgotten = start + (*oldest + day + Duration::from_secs(15 * 60)).saturating_sub(base).max(at);
-            if sent.iter().filter(|at| *at > oldest).count() < sent.len().min(limit as usize) {
-                prop_assert!(is_now(budget.take(Lane::Queued, ANN, 1, forgotten)));
-            }
-        }
-    }
-
-    #[test]
     fn pauses_hold_and_end(
         throttles in prop::collection::vec((0..20_u64, 0..5_u64, 0..3_u8, 1..10_u64), 1..40),
         asks in prop::collection::vec((0..2000_u64, 0..5_u64), 1..40),
@@ -183,7 +147,9 @@ proptest! {
 #[test]
 fn it_says_until_when_nothing_leaves_and_why() {
     let start = Instant::now();
+    let mut books = day::Books::of(2);
     let budget = Budget::new(&settings(100.0, 10, Some(2), 0.0), ScopeRule::Stated, start);
+    books.exchange(1, &budget, start, start);
     assert_eq!(budget.rests_until(start), None);
     budget.throttled(ThrottleScope::Recipient, ANN, SECOND, start);
     assert_eq!(budget.rests_until(start), None, "others are not held up");
@@ -191,7 +157,10 @@ fn it_says_until_when_nothing_leaves_and_why() {
     assert_eq!(budget.rests_until(start), Some((pause.until, WaitReason::AccountPaused)));
     let after = pause.until;
     assert_eq!(budget.rests_until(after), None);
-    assert!(is_now(budget.take(Lane::Queued, BOB, 2, after)));
+    assert!(books.take(1, &budget, 2, start, after));
+    for _ in 0..2 {
+        books.exchange(1, &budget, start, after);
+    }
     let (until, reason) = budget.rests_until(after).expect("the day is used up");
     assert!(reason == WaitReason::Day && until > after + Duration::from_secs(3600));
 }

@@ -11,7 +11,7 @@ use super::batches::IS_SHOWN;
 use super::ledger::StoredKey;
 use super::plan::ACCEPTED;
 use super::sql::{Row, Sql, Statement, Value};
-use crate::domain::clock::{earlier, from_micros, later};
+use crate::domain::clock::{earlier, later};
 use crate::domain::{
     AccountId, Attempt, BatchId, Channel, Epoch, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority,
     ProviderError, RecordIds, Resolution, Status, TemplateId, TemplateVersion, Verdict,
@@ -114,15 +114,6 @@ impl Totals {
     }
 }
 
-/// Messages that left an account within one hour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SentInHour {
-    pub account: AccountId,
-    /// How long ago the hour ended, at most.
-    pub ago: Duration,
-    pub count: u64,
-}
-
 #[async_trait]
 pub trait Lookup: Send + Sync {
     /// Those of the ids that exist, in the order asked.
@@ -133,8 +124,6 @@ pub trait Lookup: Send + Sync {
     /// Forgets up to 1,000 keys that have expired. Returns how many.
     async fn forget_expired_keys(&self, now: Timestamp) -> Result<u64, StoreError>;
     async fn totals(&self) -> Result<Totals, StoreError>;
-    /// What left within the 24 hours before `now`, per account and hour.
-    async fn sent_within_a_day(&self, now: Timestamp) -> Result<Vec<SentInHour>, StoreError>;
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;
 }
@@ -258,27 +247,6 @@ impl<S: Sql> Lookup for S {
             }
         }
         Ok(totals)
-    }
-
-    async fn sent_within_a_day(&self, now: Timestamp) -> Result<Vec<SentInHour>, StoreError> {
-        const HOUR_MICROS: i64 = 3_600_000_000;
-        // Ids are made from the time, so the day's attempts lie at the end of the primary key; what was scheduled for
-        // longer than a day is not counted.
-        let sql = "SELECT account, ($1 - opened_at) / $2, CAST(count(*) AS BIGINT) FROM attempts
-                   WHERE notification_id >= $3 AND opened_at > $4 AND class IN (1, 6, 7) GROUP BY 1, 2";
-        let start = now.as_microsecond().saturating_sub(24 * HOUR_MICROS);
-        let values = vec![now.into(), HOUR_MICROS.into(), first_id_at(from_micros(start)).into(), start.into()];
-        let rows = self.read("counting the last day", sql.into(), values).await?;
-        rows.iter()
-            .map(|row| {
-                let hours = u64::try_from(row.int(1)?).unwrap_or(0);
-                Ok(SentInHour {
-                    account: AccountId(row.small(0)?),
-                    ago: Duration::from_secs(hours * 3600),
-                    count: u64::try_from(row.int(2)?).unwrap_or(0),
-                })
-            })
-            .collect()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

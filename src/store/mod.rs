@@ -5,6 +5,7 @@
 //! the same promises and pass one contract suite. What is the same SQL for both is written once, on [`sql::Sql`]; the
 //! hot statements have a file each in `sqlite/` and `postgres/`.
 
+pub mod account_states;
 pub mod backlog;
 pub mod batches;
 pub mod dead_letters;
@@ -41,6 +42,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+pub use account_states::{AccountNews, AccountState, AccountStates, DayDemand, KnownDown, KnownPause};
 pub use backlog::{Backlog, Backlogs, Retrying};
 pub use batches::{AcceptBatch, BatchBegun, Batches, FoundBatch, NewBatch};
 pub use dead_letters::{CauseGroup, DeadLetters, Decision, Replay};
@@ -51,7 +53,7 @@ pub use ledger::{
     Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
     Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
-pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SentInHour, SettledByHand, Totals};
+pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SettledByHand, Totals};
 pub use personal::ERASED;
 pub use quarantine::{Quarantine, Quarantined};
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
@@ -69,6 +71,7 @@ use crate::domain::Clock;
 #[async_trait]
 pub trait Store:
     Ledger
+    + AccountStates
     + Backlogs
     + Batches
     + Lookup

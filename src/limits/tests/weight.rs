@@ -97,49 +97,24 @@ proptest! {
             prop_assert!(is_now(budget.take(Lane::Direct, ANN, 1, start)), "{n} of {left}");
         }
     }
-
-    #[test]
-    fn no_24_hours_hold_more_weight_than_the_day(
-        limit in 1..30_u64,
-        asks in prop::collection::vec((0..200_u64, 1..12_u32), 1..200),
-    ) {
-        let start = Instant::now();
-        let budget = Budget::new(&settings(1e6, 1_000_000, Some(limit), 0.2), ScopeRule::Stated, start);
-        let (mut at, mut sent) = (Duration::ZERO, Vec::new());
-        for (minutes, weight) in asks {
-            at += Duration::from_secs(60 * minutes);
-            if is_now(budget.take(Lane::Queued, ANN, weight, start + at)) {
-                sent.push((at, weight));
-            }
-        }
-        if let Permit::Later { wait, reason } = budget.take(Lane::Queued, ANN, 2, start + at) {
-            prop_assert_eq!(reason, WaitReason::Day);
-            let later = start + at + wait;
-            prop_assert!(!is_now(budget.take(Lane::Queued, ANN, 2, later - Duration::from_nanos(1))));
-            prop_assert!(is_now(budget.take(Lane::Queued, ANN, 2, later)), "the wait was too short");
-        }
-        let day = Duration::from_secs(24 * 3600);
-        for (n, (first, _)) in sent.iter().enumerate() {
-            let within: Vec<_> = sent[n..].iter().take_while(|(at, _)| *at < *first + day).copied().collect();
-            // One that is heavier than a day goes alone.
-            prop_assert!(within.len() == 1 || weight_of_all(&within) <= limit as f64);
-        }
-    }
 }
 
 #[test]
 fn three_parts_spend_three() {
     let start = Instant::now();
+    let mut books = day::Books::of(10);
     let budget = Budget::new(&settings(1.0, 6, Some(10), 0.0), ScopeRule::Stated, start);
-    assert!(is_now(budget.take(Lane::Queued, ANN, 3, start)));
-    assert!(is_now(budget.take(Lane::Queued, ANN, 3, start)));
+    books.exchange(1, &budget, start, start);
+    assert!(books.take(1, &budget, 3, start, start));
+    assert!(books.take(1, &budget, 3, start, start));
+    assert!(!books.take(1, &budget, 3, start, start));
     assert_eq!(wait_of(budget.take(Lane::Queued, ANN, 3, start)), SECOND * 3);
-    assert_eq!(wait_of(budget.take(Lane::Queued, ANN, 1, start)), SECOND);
-    assert!(is_now(budget.take(Lane::Queued, ANN, 3, start + SECOND * 3)));
+    assert!(books.take(1, &budget, 3, start, start + SECOND * 3));
     // Nine of the day's ten are spent.
+    assert!(!books.take(1, &budget, 2, start, start + SECOND * 60));
     let permit = budget.take(Lane::Queued, ANN, 2, start + SECOND * 60);
     assert!(matches!(permit, Permit::Later { reason: WaitReason::Day, .. }), "{permit:?}");
-    assert!(is_now(budget.take(Lane::Queued, ANN, 1, start + SECOND * 60)));
+    assert!(books.take(1, &budget, 1, start, start + SECOND * 60));
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod processes;
 mod queues;
 mod records;
 mod server;
+mod shared_accounts;
 mod sharing;
 mod sms;
 mod stopping;

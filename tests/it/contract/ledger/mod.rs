@@ -1,6 +1,7 @@
 //! The ledger's promises, on SQLite and PostgreSQL alike.
 
 mod accepting;
+mod accounts;
 mod claiming;
 mod commits;
 mod idempotency;
