@@ -204,6 +204,7 @@ fn delivery_options(settings: &Settings) -> DeliveryOptions {
         lease: Duration::from_millis(delivery.lease_ms),
         key_lifetime: KEY_LIFETIME,
         default_region: delivery.region(),
+        time_zones: settings.time_zones().collect(),
     }
 }
 

@@ -12,7 +12,8 @@ use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::notifications::{bad_cursor, from_cursor, page_limit, to_cursor};
 use super::problem::Problem;
-use crate::domain::{BatchId, Channel, Priority, Status};
+use super::requests::moment_of;
+use crate::domain::{BatchId, Channel, GivenTime, Priority, Status};
 use crate::store::{FoundBatch, Scope};
 
 /// A batch, and how far it is.
@@ -164,11 +165,15 @@ pub(super) async fn resume(
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RescheduleBatch {
+    /// As in the bulk call.
     #[serde(alias = "scheduled")]
-    scheduled_at: Timestamp,
+    #[schema(value_type = String, examples("2030-01-01T10:00:00+03:00"))]
+    scheduled_at: GivenTime,
 }
 
-/// Moves a batch that has not begun to another time.
+/// Moves a batch whose time has not come to another time: all of it at once, or nothing.
+///
+/// What was moved by itself stays at its own time. A paused batch stays paused.
 #[utoipa::path(
     patch, path = "/v1/batches/{id}", tag = "batches", security(("key" = [])),
     params(("id" = Uuid, Path, description = "Its id")),
@@ -176,7 +181,8 @@ pub(super) struct RescheduleBatch {
     responses(
         (status = 200, body = BatchView, description = "It leaves then"),
         (status = 404, body = Problem, description = "There is none with this id"),
-        (status = 409, body = Problem, description = "It has begun, or was cancelled")
+        (status = 409, body = Problem, description = "It has begun, or was cancelled"),
+        (status = 422, body = Problem, description = "This is no time it could leave at")
     )
 )]
 pub(super) async fn reschedule(
@@ -187,10 +193,12 @@ pub(super) async fn reschedule(
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
     let batch = not_cancelled(&api, id).await?;
-    if batch.scheduled_at.is_none_or(|at| at <= api.clock.now()) {
+    let at = moment_of(&api, &value.scheduled_at, batch.account)?;
+    if !api.delivery.reschedule_batch(&batch, at).await? {
+        // Cancelled meanwhile, or its time has come.
+        not_cancelled(&api, id).await?;
         return Err(Problem::batch_begun());
     }
-    api.delivery.reschedule_batch(batch, value.scheduled_at).await?;
     found(&api, id).await
 }
 

@@ -23,7 +23,7 @@ pub(super) fn seed() -> u64 {
 }
 
 /// The `n`-th number below `limit` of a seed (SplitMix64).
-fn throw(seed: u64, n: u64, limit: u64) -> u64 {
+pub(super) fn throw(seed: u64, n: u64, limit: u64) -> u64 {
     let mut z = seed.wrapping_add(n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
