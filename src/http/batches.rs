@@ -35,10 +35,11 @@ pub(super) struct BatchView {
     settled: BTreeMap<&'static str, u64>,
     /// Those that are still on their way.
     in_flight: u64,
-    /// Ended per second since it began. Absent when nothing has ended yet.
+    /// Ended per second lately: within the last minute, and since it went on. Absent when it does not run, and when nothing
+    /// ended lately or that is not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_per_second: Option<f64>,
-    /// At that rate. Absent when nothing is known, or nothing is left.
+    /// At that rate. Absent when that is not known, or nothing is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_left: Option<u64>,
     created_at: Timestamp,
@@ -255,11 +256,8 @@ fn view(api: &Api, batch: FoundBatch) -> BatchView {
         (None, None, Some(at)) if at > now => BatchState::Scheduled,
         (None, None, _) => BatchState::Running,
     };
-    let settled: u64 = batch.settled.values().sum();
-    let began_at = batch.scheduled_at.map_or(batch.created_at, |at| at.max(batch.created_at));
-    let seconds = now.duration_since(began_at).as_secs_f64();
-    let is_moving = state == BatchState::Running && settled > 0 && seconds > 0.5;
-    let rate = is_moving.then(|| settled as f64 / seconds);
+    let is_running = state == BatchState::Running;
+    let rate = is_running.then(|| api.pace.rate(batch.id, batch.settled.values().sum())).flatten();
     BatchView {
         id: batch.id,
         state,

@@ -20,6 +20,7 @@ promises!(
     what_was_moved_by_itself_stays_at_its_own_time,
     moved_by_itself_to_the_time_of_its_batch_it_is_not_lost,
     the_time_that_holds_is_shown,
+    what_runs_is_under_way_with_what_has_ended,
 );
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -210,4 +211,21 @@ async fn the_time_that_holds_is_shown(ledger: TestLedger) {
     ledger.accept(vec![alone.clone()]).await;
     assert!(ledger.store().reschedule(alone.id, own).await.unwrap());
     assert_eq!(shown(alone.id).await, own);
+}
+
+async fn what_runs_is_under_way_with_what_has_ended(mut ledger: TestLedger) {
+    let under_way = async || ledger.store().under_way(ledger.now()).await.unwrap();
+    let (later, _) = scheduled(&ledger, 2).await;
+    assert_eq!(under_way().await, []);
+    let (id, members) = batch(&ledger, 3, None).await;
+    assert_eq!(under_way().await, [(id, 0)]);
+    let chunks = ledger.take_some(ledger.store().as_ref(), ledger.epoch, 1).await;
+    let opened = ledger.open(&chunks).await;
+    let rows = ledger.store().load(vec![opened[0].id]).await.unwrap();
+    ledger.record(vec![ledger.close_of(&rows[0], 1, vestnik::store::Next::Sent)]).await;
+    assert_eq!((members.len(), under_way().await), (3, vec![(id, 1)]));
+    ledger.store().pause_batch(id, Some(ledger.now())).await.unwrap();
+    assert_eq!(under_way().await, []);
+    pass(&mut ledger, HOUR).await;
+    assert_eq!(under_way().await, [(later, 0)]);
 }

@@ -26,6 +26,7 @@ on_both_ledgers!(
     what_is_no_time_to_leave_at_is_refused,
     a_repeated_call_gets_its_answer_though_its_times_have_passed,
     what_may_not_leave_any_more_expires,
+    a_running_batch_has_a_pace_and_a_paused_one_has_none,
 );
 
 /// So much later than now, in whole milliseconds: the ledger keeps no more than microseconds.
@@ -338,6 +339,26 @@ async fn what_may_not_leave_any_more_expires(world: World) {
     eventually(LONG, "its time has passed", async || (SystemClock.now() > limit).then_some(())).await;
     client.post(&path(&batch, "/resume"), &json!({})).await.ok();
     assert_eq!(finished(&client, &batch).await["settled"], json!({ "expired": 1 }));
+    world.assert_books(&server, &[]).await;
+    server.stop().await;
+}
+
+async fn a_running_batch_has_a_pace_and_a_paused_one_has_none(world: World) {
+    const SLOWLY: &[(&str, &str)] =
+        &[("VESTNIK__WHATSAPP__MAIN__LIMITS__PER_SECOND", "50"), ("VESTNIK__WHATSAPP__MAIN__LIMITS__BURST", "20")];
+    let server = world.server(SLOWLY).await;
+    let client = server.client();
+    let batch = scheduled(&client, 3_000, after(Duration::ZERO)).await;
+    let found = eventually(LONG, "its pace is known", async || {
+        let found = client.get(&path(&batch, "")).await.ok();
+        found["ratePerSecond"].is_number().then_some(found)
+    })
+    .await;
+    assert!(found["secondsLeft"].is_number(), "{found:#}");
+    let paused = client.post(&path(&batch, "/pause"), &json!({})).await.ok();
+    assert!(paused["ratePerSecond"].is_null() && paused["secondsLeft"].is_null(), "{paused:#}");
+    client.post(&path(&batch, "/cancel"), &json!({})).await.ok();
+    finished(&client, &batch).await;
     world.assert_books(&server, &[]).await;
     server.stop().await;
 }
