@@ -213,19 +213,22 @@ async fn the_time_that_holds_is_shown(ledger: TestLedger) {
     assert_eq!(shown(alone.id).await, own);
 }
 
+async fn under_way(ledger: &TestLedger) -> Vec<(BatchId, u64)> {
+    ledger.store().under_way(ledger.now()).await.unwrap()
+}
+
 async fn what_runs_is_under_way_with_what_has_ended(mut ledger: TestLedger) {
-    let under_way = async || ledger.store().under_way(ledger.now()).await.unwrap();
     let (later, _) = scheduled(&ledger, 2).await;
-    assert_eq!(under_way().await, []);
+    assert_eq!(under_way(&ledger).await, []);
     let (id, members) = batch(&ledger, 3, None).await;
-    assert_eq!(under_way().await, [(id, 0)]);
+    assert_eq!(under_way(&ledger).await, [(id, 0)]);
     let chunks = ledger.take_some(ledger.store().as_ref(), ledger.epoch, 1).await;
     let opened = ledger.open(&chunks).await;
     let rows = ledger.store().load(vec![opened[0].id]).await.unwrap();
     ledger.record(vec![ledger.close_of(&rows[0], 1, vestnik::store::Next::Sent)]).await;
-    assert_eq!((members.len(), under_way().await), (3, vec![(id, 1)]));
+    assert_eq!((members.len(), under_way(&ledger).await), (3, vec![(id, 1)]));
     ledger.store().pause_batch(id, Some(ledger.now())).await.unwrap();
-    assert_eq!(under_way().await, []);
+    assert_eq!(under_way(&ledger).await, []);
     pass(&mut ledger, HOUR).await;
-    assert_eq!(under_way().await, [(later, 0)]);
+    assert_eq!(under_way(&ledger).await, [(later, 0)]);
 }

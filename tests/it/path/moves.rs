@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vestnik::domain::{Clock as _, SystemClock};
 
@@ -112,13 +113,14 @@ async fn killed_around_a_move_it_is_at_one_time_or_the_other(world: World) {
     for round in 0..4 {
         let at = after(HOUR * (2 + u32::try_from(round).unwrap()));
         let (client, path) = (server.client(), path(&batch, ""));
-        let moving = tokio::spawn(async move {
+        let mut moving = JoinSet::new();
+        moving.spawn(async move {
             client.ask("PATCH", &path, &[("content-type", "application/json")], to(at).to_string()).await
         });
         let then = Instant::now() + Duration::from_micros(throw(seed, round, 40_000));
         eventually(LONG, "the moment has come", async || (Instant::now() >= then).then_some(())).await;
         server.kill().await;
-        let answer = moving.await.unwrap();
+        let answer = moving.join_next().await.unwrap().unwrap();
         server = world.server(QUICK).await;
         let found = server.get(&self::path(&batch, "")).await.ok();
         let now = time(&found["scheduledAt"]);
