@@ -14,7 +14,7 @@ use crate::config::Settings;
 use crate::config::limits::LimitSettings;
 use crate::delivery::{Delivery, DeliveryOptions, Door, Parts, Roles};
 use crate::domain::{Clock, IdSource, PhoneNumber, SystemClock};
-use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, hash_key, router, serve};
+use crate::http::{ApiParts, HttpOptions, ImportPlaces, KeyCheck, Pace, hash_key, router, serve};
 use crate::lifecycle::{Lifecycle, Stopped};
 use crate::queue::{self, Ingress, Queue};
 use crate::records::{BuiltIn, RecordSource, Sources, SqlSource};
@@ -111,6 +111,8 @@ impl App {
         if let (Some(listener), Some(addr)) = (listener, addr) {
             let options = http_options(settings, addr);
             let header_time_limit = options.header_time_limit;
+            let (paced, read_by) = (Arc::clone(&store), Arc::clone(&clock));
+            let pace = Pace::start(paced, read_by, lifecycle.tracker(), lifecycle.soft());
             let api = Arc::new(ApiParts {
                 delivery: Arc::clone(&delivery),
                 keys: KeyCheck::new(Arc::clone(&store)),
@@ -121,6 +123,7 @@ impl App {
                 imports: ImportPlaces::default(),
                 metrics,
                 upkeep,
+                pace,
                 stopping: lifecycle.soft().clone(),
             });
             let (tracker, soft) = (lifecycle.tracker().clone(), lifecycle.soft().clone());
@@ -204,6 +207,7 @@ fn delivery_options(settings: &Settings) -> DeliveryOptions {
         lease: Duration::from_millis(delivery.lease_ms),
         key_lifetime: KEY_LIFETIME,
         default_region: delivery.region(),
+        time_zones: settings.time_zones().collect(),
     }
 }
 

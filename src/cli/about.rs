@@ -3,6 +3,8 @@
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
 
+use crate::domain::{GivenTime, GivenTimeError};
+
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What it is about")]
 pub struct AboutArgs {
@@ -84,6 +86,11 @@ fn data(given: Option<&str>, pairs: Vec<(String, String)>) -> anyhow::Result<Map
         place.insert(name.to_owned(), value.into());
     }
     Ok(data)
+}
+
+/// A time as the API takes it: the account's time zone is the server's to know.
+pub fn time(text: &str) -> Result<String, GivenTimeError> {
+    text.parse::<GivenTime>().map(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `vestnik batches`: campaigns, how far they are, and stopping them.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -57,9 +56,10 @@ enum BatchesCommand {
     Reschedule {
         #[command(flatten)]
         one: OneArgs,
-        /// When it is to leave instead. With a time zone or offset.
-        #[arg(long, value_name = "TIME")]
-        at: Timestamp,
+        /// When it is to leave instead. `2030-01-01T10:00+03:00`, `2030-01-01T10:00[Europe/Moscow]`, or
+        /// `2030-01-01T10:00` in the account's time zone.
+        #[arg(long, value_name = "TIME", value_parser = super::about::time)]
+        at: String,
     },
     /// End what has not begun of one. It cannot be taken back.
     Cancel {
@@ -108,7 +108,7 @@ pub async fn run(
             show(Client::find(server, settings)?.post(&path(id, "/resume"), &json!({}), &[]).await?)?;
         }
         BatchesCommand::Reschedule { one: OneArgs { id, server }, at } => {
-            let body = json!({ "scheduledAt": at.to_string() });
+            let body = json!({ "scheduledAt": at });
             show(Client::find(server, settings)?.patch(&path(id, ""), &body).await?)?;
         }
         BatchesCommand::Cancel { one: OneArgs { id, server }, yes } => {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Client, ServerArgs, field};
+use super::watch::time;
 use super::{Ended, Printer};
 use crate::config::Settings;
 use crate::domain::{Channel, Status};
@@ -47,9 +48,10 @@ enum NotificationsCommand {
     Reschedule {
         /// Its id.
         id: Uuid,
-        /// When it is to leave instead. With a time zone or offset.
-        #[arg(long, value_name = "TIME")]
-        at: Timestamp,
+        /// When it is to leave instead. `2030-01-01T10:00+03:00`, `2030-01-01T10:00[Europe/Moscow]`, or
+        /// `2030-01-01T10:00` in the account's time zone.
+        #[arg(long, value_name = "TIME", value_parser = super::about::time)]
+        at: String,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -99,7 +101,7 @@ pub async fn run(
             printer.either(&view, || in_words(&view))?;
         }
         NotificationsCommand::Reschedule { id, at, server } => {
-            let body = json!({ "scheduledAt": at.to_string() });
+            let body = json!({ "scheduledAt": at });
             let view = Client::find(server, settings)?.patch(&format!("/v1/notifications/{id}"), &body).await?;
             printer.either(&view, || in_words(&view))?;
         }
@@ -175,6 +177,8 @@ pub fn in_words(view: &Value) -> String {
     let template = field(view, "templateId");
     say("template", if version.is_empty() { template } else { format!("{template}, version {version}") });
     say("accepted", field(view, "createdAt"));
+    say("scheduled", field(view, "scheduledAt"));
+    say("late", late(view["lateMs"].as_u64().unwrap_or_default()));
     say("policy", field(view, "policy"));
     say("batch", field(view, "batchId"));
     say("waits", [field(view, "holdReason"), field(view, "dueAt")].join(" ").trim().to_owned());
@@ -197,6 +201,15 @@ pub fn in_words(view: &Value) -> String {
         text.push_str(if is_waiting(view) { "  no attempt yet\n" } else { "  no attempt: nothing was sent\n" });
     }
     text
+}
+
+/// How long after its time it left, if that is worth a word.
+fn late(ms: u64) -> String {
+    match ms {
+        0 => String::new(),
+        1..1000 => format!("by {ms} ms"),
+        _ => format!("by {}", time(ms / 1000)),
+    }
 }
 
 /// `discarded by key anna at …: wrong number`; a verdict's word is the status itself.

@@ -1,9 +1,8 @@
 //! `vestnik send`: one notification, now or through the queue.
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::about::AboutArgs;
+use super::about::{AboutArgs, time};
 use super::client::{Client, ServerArgs};
 use super::notifications::{ended, in_words};
 use super::{Ended, Printer};
@@ -56,9 +55,10 @@ pub struct SendArgs {
     /// Do not wait for the provider: it goes through the queue, and is tried again where that may help.
     #[arg(long = "async")]
     queued: bool,
-    /// When it is to leave, through the queue. With a time zone or offset.
-    #[arg(long, value_name = "TIME")]
-    scheduled: Option<Timestamp>,
+    /// When it is to leave, through the queue. `2030-01-01T10:00+03:00`, `2030-01-01T10:00[Europe/Moscow]`, or
+    /// `2030-01-01T10:00` in the account's time zone.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    scheduled: Option<String>,
     #[command(flatten)]
     about: AboutArgs,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub async fn run(
         ("policy", args.policy.map(|policy| policy.as_str().into())),
         ("deadlineMs", args.deadline_ms.map(Value::from)),
         ("mode", args.queued.then(|| "async".into())),
-        ("scheduledAt", args.scheduled.map(|time| time.to_string().into())),
+        ("scheduledAt", args.scheduled.map(Value::from)),
         ("recipient", args.to.map(Value::from)),
         ("context", context),
         ("data", data),

@@ -1,5 +1,6 @@
 //! What no type can say: ranges, shapes, and settings that contradict each other.
 
+use jiff::tz::TimeZone;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::limits::LimitSettings;
@@ -25,7 +26,7 @@ impl Settings {
         }
         for (name, account) in &self.whatsapp {
             let path = format!("whatsapp.{name}");
-            self.check_account(&path, name, &account.limits)?;
+            self.check_account(&path, name, &account.limits, account.timezone.as_deref())?;
             self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
             let id = &account.phone_number_id;
@@ -34,13 +35,13 @@ impl Settings {
         }
         for (name, account) in &self.telegram {
             let path = format!("telegram.{name}");
-            self.check_account(&path, name, &account.limits)?;
+            self.check_account(&path, name, &account.limits, account.timezone.as_deref())?;
             self.check_api(&path, &account.token, &account.base_url)?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
         }
         for (name, account) in &self.sms {
             let path = format!("sms.{name}");
-            self.check_account(&path, name, &account.limits)?;
+            self.check_account(&path, name, &account.limits, account.timezone.as_deref())?;
             self.check_timeouts(&path, account.connect_timeout_ms, account.timeout_ms)?;
             let sections =
                 [account.twilio.is_some(), account.http.is_some()].into_iter().filter(|given| *given).count();
@@ -48,7 +49,7 @@ impl Settings {
         }
         for (name, account) in &self.email {
             let path = format!("email.{name}");
-            self.check_account(&path, name, &account.limits)?;
+            self.check_account(&path, name, &account.limits, account.timezone.as_deref())?;
             if let Some((setting, message)) = account.problem() {
                 return Err(self.refuse(&format!("{path}.{setting}"), message));
             }
@@ -110,10 +111,18 @@ impl Settings {
         self.hold(has_query, "records.sql", "has no query: give contact, lead, deal or company")
     }
 
-    fn check_account(&self, path: &str, name: &str, limits: &LimitSettings) -> Result<(), ConfigError> {
+    fn check_account(
+        &self,
+        path: &str,
+        name: &str,
+        limits: &LimitSettings,
+        timezone: Option<&str>,
+    ) -> Result<(), ConfigError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         let named_well = (1..=ACCOUNT_NAME_CHARS).contains(&name.len()) && name.chars().all(plain);
         self.hold(named_well, path, "an account's name is 1 to 40 of `a-z 0-9 _ -`")?;
+        let zone_known = timezone.is_none_or(|name| TimeZone::get(name).is_ok());
+        self.hold(zone_known, &format!("{path}.timezone"), "expected a time zone's name, like Europe/Moscow")?;
         let rate_fits = limits.per_second.is_finite() && limits.per_second > 0.0;
         self.hold(rate_fits, &format!("{path}.limits.per_second"), "must be more than 0")?;
         self.hold(limits.burst > 0, &format!("{path}.limits.burst"), "must be more than 0")?;

@@ -43,6 +43,8 @@ pub struct EmailSettings {
     pub helo_name: Option<String>,
     /// Where a person unsubscribes by one click (RFC 8058). `{id}` becomes the notification's id.
     pub list_unsubscribe: Option<String>,
+    /// Where times without a zone are read: `Europe/Moscow`.
+    pub timezone: Option<String>,
     /// Connections at the same time.
     #[serde(default = "default_connections")]
     pub connections: usize,

@@ -27,7 +27,10 @@ mod secret;
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::domain::{AccountRef, Channel};
 
 pub use error::ConfigError;
 pub use load::Sources;
@@ -68,6 +71,18 @@ impl Settings {
     /// Who said what is not a default: a setting's path, and the file, variable or flag.
     pub fn origins(&self) -> &BTreeMap<String, String> {
         &self.origins
+    }
+
+    /// The time zones of the accounts that have one.
+    pub fn time_zones(&self) -> impl Iterator<Item = (AccountRef, TimeZone)> {
+        let whatsapp = self.whatsapp.iter().map(|(name, one)| (Channel::WhatsApp, name, &one.timezone));
+        let telegram = self.telegram.iter().map(|(name, one)| (Channel::Telegram, name, &one.timezone));
+        let sms = self.sms.iter().map(|(name, one)| (Channel::Sms, name, &one.timezone));
+        let email = self.email.iter().map(|(name, one)| (Channel::Email, name, &one.timezone));
+        whatsapp.chain(telegram).chain(sms).chain(email).filter_map(|(channel, name, zone)| {
+            let zone = TimeZone::get(zone.as_deref()?).ok()?;
+            Some((AccountRef { channel, name: name.as_str().into() }, zone))
+        })
     }
 }
 

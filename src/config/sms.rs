@@ -13,6 +13,9 @@ use super::secret::{masked_map, masked_option};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SmsSettings {
+    /// Where times without a zone are read: `Europe/Moscow`.
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// Giving up on a connection that does not come about, in ms.
     #[serde(default = "default_connect_timeout_ms")]
     pub connect_timeout_ms: u64,

@@ -15,6 +15,9 @@ pub struct TelegramSettings {
     /// Where the Bot API is: a server of your own or the simulator may stand there.
     #[serde(default = "default_base_url")]
     pub base_url: String,
+    /// Where times without a zone are read: `Europe/Moscow`.
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// Giving up on a connection that does not come about, in ms.
     #[serde(default = "default_connect_timeout_ms")]
     pub connect_timeout_ms: u64,

@@ -92,7 +92,7 @@ fn email(settings: &str) -> String {
 
 #[test]
 fn a_mistake_is_named_with_its_path() {
-    let cases: [(&str, &[(&str, &str)]); 51] = [
+    let cases: [(&str, &[(&str, &str)]); 52] = [
         ("[http]\nlisten = 8080", &[]),
         ("[http]\nport = 8080", &[]),
         ("[htpp]\nlisten = 1", &[]),
@@ -122,6 +122,7 @@ fn a_mistake_is_named_with_its_path() {
         ("[telegram.main]\nbase_url = \"x\"", &[]),
         ("[telegram.main]\ntoken = \"topsecret\"\nlimits.direct_share = 2.0", &[]),
         ("[telegram.main]\ntoken = \"topsecret\"\ntimeout_ms = 5\n", &[]),
+        ("[telegram.main]\ntoken = \"topsecret\"\ntimezone = \"Moscow\"", &[]),
         ("[whatsapp.main]\ntoken = \"topsecret\"\nphone_number_id = \"+7 999\"", &[]),
         ("[http]\npublic_url = \"notify.example.com\"", &[]),
         ("[http]\npublic_url = \"https://my_host.example.com/x\"", &[]),
@@ -174,15 +175,16 @@ fn a_mistake_is_named_with_its_path() {
     setting `queue.ca_file` (from vestnik.toml): is for amqps://, and rabbitmq_url is not
     setting `queue.rabbitmq_url` (from RABBITMQ_URL): an IPv6 address would be read as localhost: give the host a name
     setting `telegram.Main`: an account's name is 1 to 40 of `a-z 0-9 _ -`
-    setting `telegram.main.tokn` (from vestnik.toml): there is no such setting; expected one of `token`, `base_url`, `connect_timeout_ms`, `timeout_ms`, `limits`
+    setting `telegram.main.tokn` (from vestnik.toml): there is no such setting; expected one of `token`, `base_url`, `timezone`, `connect_timeout_ms`, `timeout_ms`, `limits`
     setting `telegram.main.token`: is missing
     setting `telegram.main.limits.direct_share` (from vestnik.toml): must be from 0 to 1
     setting `telegram.main.connect_timeout_ms`: 3000 contradicts timeout_ms = 5, which includes it
+    setting `telegram.main.timezone` (from vestnik.toml): expected a time zone's name, like Europe/Moscow
     setting `whatsapp.main.phone_number_id` (from vestnik.toml): expected digits: the number's id, not the number
     setting `http.public_url` (from vestnik.toml): expected a URL like https://notify.example.com, without a query
     setting `http.public_url` (from vestnik.toml): its host holds an underscore, which providers refuse
     setting `sms.main`: needs one of the sections [sms.main.twilio] and [sms.main.http]
-    setting `sms.main.provider` (from vestnik.toml): there is no such setting; expected one of `connect_timeout_ms`, `timeout_ms`, `limits`, `twilio`, `http`
+    setting `sms.main.provider` (from vestnik.toml): there is no such setting; expected one of `timezone`, `connect_timeout_ms`, `timeout_ms`, `limits`, `twilio`, `http`
     setting `sms.main.twilio.sid` (from vestnik.toml): there is no such setting; expected one of `account_sid`, `auth_token`, `api_key`, `api_key_secret`, `from`, `messaging_service_sid`, `smart_encoded`, `base_url`
     setting `sms.main.http.method` (from vestnik.toml): expected POST or GET, got "PUT"
     setting `sms.main.http.answer`: is missing

@@ -20,6 +20,9 @@ pub struct WhatsAppSettings {
     /// The Graph API's version segment.
     #[serde(default = "default_api_version")]
     pub api_version: String,
+    /// Where times without a zone are read: `Europe/Moscow`.
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// Giving up on a connection that does not come about, in ms.
     #[serde(default = "default_connect_timeout_ms")]
     pub connect_timeout_ms: u64,

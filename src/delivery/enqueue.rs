@@ -23,8 +23,7 @@ use crate::domain::clock::later;
 use crate::domain::{BatchId, Epoch, Mode, NotificationId, RecordIds, Status};
 use crate::records::RecordSet;
 use crate::store::{
-    Accept, AcceptBatch, BatchBegun, Begin, Claim, FoundBatch, Handed, HandedChunk, NewBatch, NewKey, NewNotification,
-    Postpone, SavedTemplate, Settle, StoreError, Stream, TakeDue, TakeFrom, Urgency,
+    Accept, AcceptBatch, BatchBegun, Begin, NewBatch, NewKey, NewNotification, SavedTemplate, StoreError, Urgency,
 };
 
 /// Rows written in one transaction: few enough that a direct send hardly waits for SQLite's writer.
@@ -80,6 +79,7 @@ impl Delivery {
             if let Some(mut repeated) = this.repeated(key.as_ref()).await? {
                 return repeated.pop().ok_or_else(|| internal("a repeated call without a result"));
             }
+            this.check_times(scheduled_at, request.not_after)?;
             let mut prepared = this.prepare(request).await?;
             let now = this.clock.now();
             prepared.new.mode = Mode::Async;
@@ -107,75 +107,6 @@ impl Delivery {
         self.to_its_end(async move { this.accept_bulk(request, key).await }).await
     }
 
-    /// Moves one that has not begun to another time. `false` if it has begun, is over, or is not there.
-    pub async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
-        if self.store.notifications(vec![id]).await?.is_empty() {
-            return Ok(false);
-        }
-        let moved = self.store.reschedule(id, at).await?;
-        self.wake.notify_one();
-        Ok(moved)
-    }
-
-    /// Moves all of a batch that has not begun to another time. It is paused meanwhile: should this break off, the batch
-    /// stands still, and is moved again or resumed.
-    pub async fn reschedule_batch(self: &Arc<Self>, batch: FoundBatch, at: Timestamp) -> Result<(), DirectError> {
-        let this = Arc::clone(self);
-        self.to_its_end(async move { Ok(this.move_batch(&batch, at).await?) }).await
-    }
-
-    async fn move_batch(&self, batch: &FoundBatch, at: Timestamp) -> Result<(), StoreError> {
-        const STEP: u32 = 250;
-        if batch.paused_at.is_none() {
-            self.store.pause_batch(batch.id, Some(self.clock.now())).await?;
-        }
-        self.store.set_batch_time(batch.id, at).await?;
-        let epoch = self.lease.epoch();
-        let stream = Stream { priority: batch.priority, account: batch.account, batch: Some(batch.id) };
-        // All of it is taken before any of it is put back, or what was moved would be taken again.
-        let mut taken: Vec<HandedChunk> = Vec::new();
-        loop {
-            let from = vec![TakeFrom { stream, limit: STEP }];
-            let chunks = self.store.take_due(TakeDue { epoch, from, early: true }).await?;
-            if chunks.is_empty() {
-                break;
-            }
-            taken.extend(chunks);
-        }
-        for chunk in taken {
-            let postpone = |handed: &Handed| Postpone {
-                claim: Claim { id: handed.id, generation: handed.generation, chunk: chunk.id },
-                account: chunk.account,
-                priority: chunk.priority,
-                batch: chunk.batch,
-                due_at: at,
-                hold: None,
-            };
-            self.store.postpone(chunk.handed.iter().map(postpone).collect()).await?;
-        }
-        if batch.paused_at.is_none() {
-            self.store.pause_batch(batch.id, None).await?;
-        }
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// Ends one that has not begun. `false` if it has begun, is over, or is not there.
-    pub async fn cancel(&self, id: NotificationId, by: String) -> Result<bool, StoreError> {
-        let Some(found) = self.store.notifications(vec![id]).await?.pop() else { return Ok(false) };
-        let settle = Settle {
-            epoch: self.lease.epoch(),
-            id,
-            batch: found.batch,
-            chunk: None,
-            status: Status::Cancelled,
-            at: self.clock.now(),
-            actor: by,
-            reason: "cancelled".into(),
-        };
-        Ok(self.store.settle(vec![settle]).await? == [true])
-    }
-
     /// A batch was paused, resumed or cancelled: that takes hold at once in this process.
     pub fn look_at_batches(&self) {
         self.wake.notify_one();
@@ -200,6 +131,11 @@ impl Delivery {
         request: BulkRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<AcceptedBatch, DirectError> {
+        if let Some(batch) = self.batch_of(key.as_ref()).await? {
+            // The first answer, though its times may have passed since, and the template be gone.
+            return self.accepted_before(batch).await;
+        }
+        self.check_times(request.scheduled_at, request.common.not_after)?;
         let (account, template) = self.check_common(&request.common).await?;
         self.check_serves(&request.common, template.as_ref())?;
         let new = NewBatch {
@@ -425,6 +361,17 @@ impl Delivery {
                 }
             }
         });
+    }
+
+    /// The batch that was accepted for the same request with this key.
+    async fn batch_of(&self, key: Option<&IdempotencyKey>) -> Result<Option<BatchId>, StoreError> {
+        let Some(key) = key else { return Ok(None) };
+        let stored = self.store.stored_key(key.scope.clone(), key.key.clone(), self.clock.now()).await?;
+        let same = stored.filter(|stored| stored.request_hash == key.request_hash);
+        match same.and_then(|stored| stored.batch) {
+            Some(batch) => Ok(self.store.batch(batch).await?.map(|found| found.id)),
+            None => Ok(None),
+        }
     }
 
     async fn accepted_before(&self, id: BatchId) -> Result<AcceptedBatch, DirectError> {

@@ -1,7 +1,8 @@
 //! The path of one notification, a file per step.
 //!
 //! 1. [`accept`]: check what was asked, choose the account, render.
-//!    For the queue, [`enqueue`]: one, or a batch; and [`ingress`]: what others publish.
+//!    For the queue, [`enqueue`]: one, or a batch; and [`ingress`]: what others publish. [`reschedule`] moves and ends
+//!    what has not begun.
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
 //!    answer.
 //! 3. [`relay`]: what the ledger holds and is due now is handed to the queue, a window of it at a time.
@@ -33,6 +34,7 @@ mod recorder;
 pub mod relay;
 pub mod render;
 pub mod replay;
+mod reschedule;
 pub mod send;
 mod shared;
 mod suppressed;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +96,8 @@ pub struct DeliveryOptions {
     pub key_lifetime: Duration,
     /// Where phone numbers without a country code are from.
     pub default_region: Option<phonenumber::country::Id>,
+    /// How accounts read times that are given without a zone.
+    pub time_zones: HashMap<AccountRef, TimeZone>,
 }
 
 /// What this process does beside accepting and direct sends.

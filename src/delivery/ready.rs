@@ -46,7 +46,7 @@ impl Sorted {
 
     pub(super) fn postpone(&mut self, claim: Claim, new: &NewNotification, due_at: jiff::Timestamp, hold: HoldReason) {
         let (account, priority, batch) = (new.account, new.priority, new.batch);
-        self.postponed.push(Postpone { claim, account, priority, batch, due_at, hold: Some(hold) });
+        self.postponed.push(Postpone { claim, account, priority, batch, due_at, hold });
     }
 }
 

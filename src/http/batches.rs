@@ -12,7 +12,8 @@ use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::notifications::{bad_cursor, from_cursor, page_limit, to_cursor};
 use super::problem::Problem;
-use crate::domain::{BatchId, Channel, Priority, Status};
+use super::requests::moment_of;
+use crate::domain::{BatchId, Channel, GivenTime, Priority, Status};
 use crate::store::{FoundBatch, Scope};
 
 /// A batch, and how far it is.
@@ -34,10 +35,11 @@ pub(super) struct BatchView {
     settled: BTreeMap<&'static str, u64>,
     /// Those that are still on their way.
     in_flight: u64,
-    /// Ended per second since it began. Absent when nothing has ended yet.
+    /// Ended per second lately: within the last minute, and since it went on. Absent when it does not run, and when nothing
+    /// ended lately or that is not known yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_per_second: Option<f64>,
-    /// At that rate. Absent when nothing is known, or nothing is left.
+    /// At that rate. Absent when that is not known, or nothing is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_left: Option<u64>,
     created_at: Timestamp,
@@ -164,11 +166,15 @@ pub(super) async fn resume(
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RescheduleBatch {
+    /// As in the bulk call.
     #[serde(alias = "scheduled")]
-    scheduled_at: Timestamp,
+    #[schema(value_type = String, examples("2030-01-01T10:00:00+03:00"))]
+    scheduled_at: GivenTime,
 }
 
-/// Moves a batch that has not begun to another time.
+/// Moves a batch whose time has not come to another time: all of it at once, or nothing.
+///
+/// What was moved by itself stays at its own time. A paused batch stays paused.
 #[utoipa::path(
     patch, path = "/v1/batches/{id}", tag = "batches", security(("key" = [])),
     params(("id" = Uuid, Path, description = "Its id")),
@@ -176,7 +182,8 @@ pub(super) struct RescheduleBatch {
     responses(
         (status = 200, body = BatchView, description = "It leaves then"),
         (status = 404, body = Problem, description = "There is none with this id"),
-        (status = 409, body = Problem, description = "It has begun, or was cancelled")
+        (status = 409, body = Problem, description = "It has begun, or was cancelled"),
+        (status = 422, body = Problem, description = "This is no time it could leave at")
     )
 )]
 pub(super) async fn reschedule(
@@ -187,10 +194,12 @@ pub(super) async fn reschedule(
 ) -> Result<Json<BatchView>, Problem> {
     caller.may(Scope::Manage)?;
     let batch = not_cancelled(&api, id).await?;
-    if batch.scheduled_at.is_none_or(|at| at <= api.clock.now()) {
+    let at = moment_of(&api, &value.scheduled_at, batch.account)?;
+    if !api.delivery.reschedule_batch(&batch, at).await? {
+        // Cancelled meanwhile, or its time has come.
+        not_cancelled(&api, id).await?;
         return Err(Problem::batch_begun());
     }
-    api.delivery.reschedule_batch(batch, value.scheduled_at).await?;
     found(&api, id).await
 }
 
@@ -247,11 +256,8 @@ fn view(api: &Api, batch: FoundBatch) -> BatchView {
         (None, None, Some(at)) if at > now => BatchState::Scheduled,
         (None, None, _) => BatchState::Running,
     };
-    let settled: u64 = batch.settled.values().sum();
-    let began_at = batch.scheduled_at.map_or(batch.created_at, |at| at.max(batch.created_at));
-    let seconds = now.duration_since(began_at).as_secs_f64();
-    let is_moving = state == BatchState::Running && settled > 0 && seconds > 0.5;
-    let rate = is_moving.then(|| settled as f64 / seconds);
+    let is_running = state == BatchState::Running;
+    let rate = is_running.then(|| api.pace.rate(batch.id, batch.settled.values().sum())).flatten();
     BatchView {
         id: batch.id,
         state,

@@ -16,7 +16,7 @@ use super::problem::{FieldError, Problem};
 use super::requests::{BulkRecipientBody, bounded, send_body};
 use super::view::NotificationView;
 use crate::delivery::{AcceptedBatch, BulkRecipient, BulkRequest, SendRequest};
-use crate::domain::{BatchId, Channel, Mode, NotificationId, Policy, Priority, RecordIds};
+use crate::domain::{BatchId, Channel, GivenTime, Mode, NotificationId, Policy, Priority, RecordIds};
 use crate::store::Scope;
 
 /// Recipients of one bulk call.
@@ -112,8 +112,8 @@ pub(super) async fn auto(
     let key = idempotency::key(&headers, &caller, "POST /v1/notifications/auto", &bytes)?;
     let mut wrong = Vec::new();
     check_recipients(&value.recipients, &mut wrong);
-    let request = common_of(value.common(), wrong)?;
-    let (shared, scheduled_at) = (value.data, value.scheduled_at);
+    let (request, scheduled_at) = common_of(value.common(&api.delivery), wrong)?;
+    let shared = value.data;
     if scheduled_at.is_some() || value.recipients.len() > api.delivery.auto_threshold() {
         let recipients = value.recipients.into_iter().map(BulkRecipient::from).collect();
         let common = SendRequest { data: shared, ..request };
@@ -182,9 +182,9 @@ pub(super) async fn bulk(
             Vec::new()
         }
     };
-    let request = common_of(value.common(), wrong)?;
+    let (request, scheduled_at) = common_of(value.common(&api.delivery), wrong)?;
     let common = SendRequest { data: value.data, ..request };
-    let request = BulkRequest { common, recipients, scheduled_at: value.scheduled_at };
+    let request = BulkRequest { common, recipients, scheduled_at };
     let batch = api.delivery.send_bulk(request, key).await?;
     Ok((StatusCode::ACCEPTED, Json(batch.into())))
 }
@@ -196,7 +196,9 @@ impl From<BulkRecipientBody> for BulkRecipient {
     }
 }
 
-fn common_of(common: Result<SendRequest, Vec<FieldError>>, mut wrong: Vec<FieldError>) -> Result<SendRequest, Problem> {
+type CommonOf = (SendRequest, Option<Timestamp>);
+
+fn common_of(common: Result<CommonOf, Vec<FieldError>>, mut wrong: Vec<FieldError>) -> Result<CommonOf, Problem> {
     match common {
         Ok(request) if wrong.is_empty() => Ok(request),
         Ok(_) => Err(Problem::invalid(wrong)),

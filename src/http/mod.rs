@@ -13,6 +13,7 @@ mod health;
 mod idempotency;
 mod import;
 mod notifications;
+mod pace;
 mod preview;
 pub mod problem;
 mod quarantine;
@@ -42,6 +43,7 @@ use utoipa_axum::routes;
 
 pub use auth::{KeyCheck, hash_key};
 pub use import::ImportPlaces;
+pub use pace::Pace;
 pub use server::serve;
 
 use self::problem::Problem;
@@ -73,6 +75,7 @@ pub struct ApiParts {
     pub imports: ImportPlaces,
     pub metrics: PrometheusHandle,
     pub upkeep: Arc<Upkeep>,
+    pub pace: Arc<Pace>,
     /// Cancelled when no new work may begin: readiness says so.
     pub stopping: CancellationToken,
 }

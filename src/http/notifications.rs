@@ -15,10 +15,10 @@ use super::auth::Caller;
 use super::extract::{ValidJson, ValidPath, ValidQuery};
 use super::idempotency;
 use super::problem::{FieldError, Problem};
-use super::requests::{bounded, bounded_records, send_body, text_or_number};
+use super::requests::{bounded, bounded_records, moment_of, send_body, text_or_number};
 use super::view::NotificationView;
 use crate::delivery::{DirectResult, SendRequest};
-use crate::domain::{BatchId, Channel, Mode, NotificationId, Policy, Priority, RecordIds, Status};
+use crate::domain::{BatchId, Channel, GivenTime, Mode, NotificationId, Policy, Priority, RecordIds, Status};
 use crate::store::{ListFilter, Scope};
 
 const LONGEST_PAGE: u32 = 500;
@@ -109,7 +109,8 @@ pub(super) async fn create(
     }
     bounded("/externalId", value.external_id.as_deref(), &mut wrong);
     bounded_records("/context", &value.context, &mut wrong);
-    let mut request = value.common().map_err(|mut errors| {
+    let is_queued = value.mode == Some(Mode::Async) || value.scheduled_at.is_some();
+    let (mut request, scheduled_at) = value.common(&api.delivery).map_err(|mut errors| {
         errors.append(&mut wrong);
         Problem::invalid(errors)
     })?;
@@ -120,8 +121,8 @@ pub(super) async fn create(
     request.records = value.context;
     request.data = value.data;
     request.external_id = value.external_id;
-    if value.mode == Some(Mode::Async) || value.scheduled_at.is_some() {
-        let result = api.delivery.send_later(request, value.scheduled_at, key).await?;
+    if is_queued {
+        let result = api.delivery.send_later(request, scheduled_at, key).await?;
         return Ok((StatusCode::ACCEPTED, Json(view(&api, result))));
     }
     let result = api.delivery.send_now(request, key).await?;
@@ -212,8 +213,10 @@ pub(super) fn bad_cursor() -> Problem {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Reschedule {
+    /// As in the request to send it.
     #[serde(alias = "scheduled")]
-    scheduled_at: Timestamp,
+    #[schema(value_type = String, examples("2030-01-01T10:00:00+03:00"))]
+    scheduled_at: GivenTime,
 }
 
 /// Moves a notification that has not begun to another time.
@@ -224,7 +227,8 @@ pub(super) struct Reschedule {
     responses(
         (status = 200, body = NotificationView, description = "It leaves then"),
         (status = 404, body = Problem, description = "There is none with this id"),
-        (status = 409, body = Problem, description = "It has begun, or is over")
+        (status = 409, body = Problem, description = "It has begun, or is over"),
+        (status = 422, body = Problem, description = "This is no time it could leave at")
     )
 )]
 pub(super) async fn reschedule(
@@ -234,7 +238,10 @@ pub(super) async fn reschedule(
     ValidJson { value, .. }: ValidJson<Reschedule>,
 ) -> Result<Json<NotificationView>, Problem> {
     caller.may(Scope::Send)?;
-    let moved = api.delivery.reschedule(id, value.scheduled_at).await?;
+    let found = api.store.notifications(vec![id]).await?.pop();
+    let found = found.ok_or_else(|| Problem::not_found("there is no notification with this id"))?;
+    let at = moment_of(&api, &value.scheduled_at, found.account)?;
+    let moved = api.delivery.reschedule(id, at).await?;
     changed(&api, id, moved, "moved").await
 }
 

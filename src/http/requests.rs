@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::problem::FieldError;
-use crate::delivery::SendRequest;
-use crate::domain::{Channel, Policy, Priority, RecordIds, TemplateId};
+use super::Api;
+use super::problem::{FieldError, Problem};
+use crate::delivery::{Delivery, SendRequest};
+use crate::domain::{AccountId, Channel, GivenTime, Policy, Priority, RecordIds, TemplateId};
 
 /// The most retries a request may ask for.
 const MOST_RETRIES: i16 = 10;
@@ -45,24 +46,31 @@ macro_rules! send_body {
             /// of what the provider could not take just then, after 1, 2, 4, 8, … seconds.
             #[serde(default)]
             max_retries: Option<i16>,
-            /// After this time it is not sent any more.
+            /// After this time it is not sent any more. Given as `scheduledAt`, and later than it.
             #[serde(default)]
-            not_after: Option<Timestamp>,
+            #[schema(value_type = Option<String>, examples("2030-01-01T20:00:00+03:00"))]
+            not_after: Option<GivenTime>,
             /// What to do when it cannot be known whether a send arrived; else the template's, else `at_most_once`.
             #[serde(default)]
             policy: Option<Policy>,
             /// How long a direct call may take, in ms: 100 to 45,000.
             #[serde(default)]
             deadline_ms: Option<u64>,
-            /// When it is to leave; the queue holds it until then. Needs a time zone or offset. `scheduled` is another name
-            /// for it.
+            /// When it is to leave; the queue holds it until then. With an offset, `2030-01-01T10:00:00+03:00`, with a zone,
+            /// `2030-01-01T10:00[Europe/Moscow]`, or in the account's own `timezone`, `2030-01-01T10:00`. Not more than five
+            /// minutes in the past. `scheduled` is another name for it.
             #[serde(default, alias = "scheduled")]
-            scheduled_at: Option<Timestamp>,
+            #[schema(value_type = Option<String>, examples("2030-01-01T10:00:00+03:00"))]
+            scheduled_at: Option<GivenTime>,
         }
 
         impl $name {
-            pub(super) fn common(&mut self) -> Result<SendRequest, Vec<FieldError>> {
-                $crate::http::requests::common($crate::http::requests::Common {
+            /// What is asked of all of it, and when it is to leave.
+            pub(super) fn common(
+                &mut self,
+                delivery: &$crate::delivery::Delivery,
+            ) -> Result<(SendRequest, Option<Timestamp>), Vec<FieldError>> {
+                $crate::http::requests::common(delivery, $crate::http::requests::Common {
                     channel: self.channel,
                     account: self.account.take(),
                     template_id: self.template_id.take(),
@@ -70,7 +78,8 @@ macro_rules! send_body {
                     metadata: self.metadata.take(),
                     priority: self.priority,
                     max_retries: self.max_retries,
-                    not_after: self.not_after,
+                    not_after: self.not_after.take(),
+                    scheduled_at: self.scheduled_at.take(),
                     policy: self.policy,
                     deadline_ms: self.deadline_ms,
                 })
@@ -103,12 +112,13 @@ pub(super) struct Common {
     pub(super) metadata: Option<Map<String, Value>>,
     pub(super) priority: Priority,
     pub(super) max_retries: Option<i16>,
-    pub(super) not_after: Option<Timestamp>,
+    pub(super) not_after: Option<GivenTime>,
+    pub(super) scheduled_at: Option<GivenTime>,
     pub(super) policy: Option<Policy>,
     pub(super) deadline_ms: Option<u64>,
 }
 
-pub(super) fn common(common: Common) -> Result<SendRequest, Vec<FieldError>> {
+pub(super) fn common(delivery: &Delivery, common: Common) -> Result<(SendRequest, Option<Timestamp>), Vec<FieldError>> {
     let mut wrong = Vec::new();
     let template = common.template_id.as_deref().and_then(|id| match TemplateId::parse(id) {
         Ok(id) => Some(id),
@@ -127,10 +137,19 @@ pub(super) fn common(common: Common) -> Result<SendRequest, Vec<FieldError>> {
         wrong.push(FieldError::new("/deadlineMs", format!("deadlineMs is 100 to {LONGEST_DEADLINE_MS}")));
     }
     bounded("/account", common.account.as_deref(), &mut wrong);
+    let mut moment = |pointer: &str, given: Option<&GivenTime>| {
+        let moment = delivery.moment(given?, common.channel, common.account.as_deref());
+        moment.unwrap_or_else(|error| {
+            wrong.push(FieldError::new(pointer, error.to_string()));
+            None
+        })
+    };
+    let scheduled_at = moment("/scheduledAt", common.scheduled_at.as_ref());
+    let not_after = moment("/notAfter", common.not_after.as_ref());
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    Ok(SendRequest {
+    let request = SendRequest {
         channel: common.channel,
         account: common.account,
         template,
@@ -143,9 +162,20 @@ pub(super) fn common(common: Common) -> Result<SendRequest, Vec<FieldError>> {
         priority: common.priority,
         policy: common.policy,
         max_retries,
-        not_after: common.not_after,
+        not_after,
         deadline: common.deadline_ms.map(Duration::from_millis),
-    })
+    };
+    Ok((request, scheduled_at))
+}
+
+/// A time that something is moved to, as the account it belongs to reads it.
+pub(super) fn moment_of(api: &Api, given: &GivenTime, account: AccountId) -> Result<Timestamp, Problem> {
+    let wrong = |detail: String| Problem::invalid(vec![FieldError::new("/scheduledAt", detail)]);
+    match (given, api.delivery.account_name(account)) {
+        (GivenTime::Moment(moment), _) => Ok(*moment),
+        (_, Some(account)) => api.delivery.moment_of(given, account).map_err(|error| wrong(error.to_string())),
+        (_, None) => Err(wrong("add an offset, like +03:00: its account is not in the settings any more".to_owned())),
+    }
 }
 
 pub(super) fn bounded_records(pointer: &str, records: &RecordIds, wrong: &mut Vec<FieldError>) {

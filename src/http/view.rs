@@ -58,6 +58,7 @@ pub(super) struct NotificationView {
     priority: Priority,
     policy: Policy,
     mode: Mode,
+    /// When it is to leave, as it was said last.
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_at: Option<Timestamp>,
     /// How long after its time its first send began, in ms: after a downtime, for one.
@@ -146,11 +147,7 @@ impl NotificationView {
                 flagged: false,
             });
         }
-        let began_at = found.attempts.first().map(|first| first.opened_at).or(found.open.map(|(at, _)| at));
-        let late_ms = found
-            .scheduled_at
-            .zip(began_at)
-            .map(|(due, began)| u64::try_from(began.duration_since(due).as_millis()).unwrap_or(0));
+        let late_ms = found.scheduled_at.and_then(|due| late_ms(&found, due));
         let is_waiting = found.status.in_flight() && found.status != Status::Sending;
         let error = match (&found.failure, found.status) {
             (Some((class, error)), _) => Some(error_view(class, &error.code, &error.detail)),
@@ -196,6 +193,13 @@ impl NotificationView {
             created_at: found.created_at,
         }
     }
+}
+
+/// What was tried before its time counts only if nothing was tried since: it was moved in between.
+fn late_ms(found: &FoundNotification, due: Timestamp) -> Option<u64> {
+    let opened = found.attempts.iter().map(|attempt| attempt.opened_at).chain(found.open.map(|(at, _)| at));
+    let began = opened.clone().find(|at| *at >= due).or(opened.last())?;
+    Some(u64::try_from(began.duration_since(due).as_millis()).unwrap_or(0))
 }
 
 fn attempt(attempt: &Attempt) -> AttemptView {

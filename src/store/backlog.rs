@@ -9,7 +9,7 @@ use super::StoreError;
 use super::sql::{Row, Sql};
 use super::undecided::DEAD;
 use crate::domain::clock::later;
-use crate::domain::{AccountId, HoldReason, Priority, Status, retry};
+use crate::domain::{AccountId, BatchId, HoldReason, Priority, Status, retry};
 
 /// What waits of one account and priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub trait Backlogs: Send + Sync {
     /// Of what waits for a later time, what waits for its next try. `None` when too much becomes due soon to look at
     /// each of it.
     async fn retrying(&self, now: Timestamp) -> Result<Option<Vec<Retrying>>, StoreError>;
+
+    /// Batches that run and of which something waits for its turn, and how many of each have ended.
+    async fn under_way(&self, now: Timestamp) -> Result<Vec<(BatchId, u64)>, StoreError>;
 
     /// Dead letters by account.
     async fn dead_letter_counts(&self) -> Result<Vec<(AccountId, u64)>, StoreError>;
@@ -113,6 +116,18 @@ impl<S: Sql> Backlogs for S {
             })
         };
         rows.iter().map(retrying).collect::<Result<_, _>>().map(Some)
+    }
+
+    async fn under_way(&self, now: Timestamp) -> Result<Vec<(BatchId, u64)>, StoreError> {
+        // By the due rows' indexes: batches that are over are not looked at.
+        let sql = "SELECT b.id, coalesce(CAST(sum(c.n) AS BIGINT), 0)
+             FROM batches b LEFT JOIN counters c ON c.batch_id = b.id AND c.status > 0
+             WHERE b.id IN (SELECT batch_id FROM due WHERE handed_by IS NULL AND batch_id IS NOT NULL
+                            UNION SELECT batch_id FROM due WHERE handed_by IS NOT NULL AND batch_id IS NOT NULL)
+                 AND b.paused_at IS NULL AND b.cancelled_at IS NULL AND (b.scheduled_at IS NULL OR b.scheduled_at <= $1)
+             GROUP BY b.id";
+        let rows = self.read("looking for batches that run", sql.into(), vec![now.into()]).await?;
+        rows.iter().map(|row| Ok((BatchId(row.uuid(0)?), count(row, 1)?))).collect()
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(AccountId, u64)>, StoreError> {

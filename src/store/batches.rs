@@ -49,9 +49,6 @@ pub trait Batches: Send + Sync {
     /// Holds it up, or lets it go on. `false` if it was that already, was cancelled, or is not there.
     async fn pause_batch(&self, id: BatchId, paused_at: Option<Timestamp>) -> Result<bool, StoreError>;
 
-    /// When it is to leave. What waits of it is moved by whoever calls this.
-    async fn set_batch_time(&self, id: BatchId, at: Timestamp) -> Result<(), StoreError>;
-
     /// Ends what has not begun; that is done in the background. `false` if it was cancelled already, or is not there.
     async fn cancel_batch(&self, id: BatchId, at: Timestamp, by: String) -> Result<bool, StoreError>;
 }
@@ -188,8 +185,8 @@ impl<S: Sql + HasIds> Batches for S {
         )];
         for members in accept.waiting.chunks(CHUNK) {
             statements.push(Statement::new(
-                "INSERT INTO due (id, due_at, outstanding, account, priority, batch_id, ids)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO due (id, due_at, outstanding, account, priority, batch_id, ids, with_batch)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 1)",
                 vec![
                     self.next_id().into(),
                     accept.due_at.into(),
@@ -284,11 +281,6 @@ impl<S: Sql + HasIds> Batches for S {
             vec![id.0.into(), paused_at.into(), i64::from(paused_at.is_some()).into()],
         );
         Ok(!self.write("pausing a batch", vec![statement]).await?[0].is_empty())
-    }
-
-    async fn set_batch_time(&self, id: BatchId, at: Timestamp) -> Result<(), StoreError> {
-        let sql = "UPDATE batches SET scheduled_at = $2 WHERE id = $1 AND state = 2";
-        self.write("moving a batch", vec![Statement::new(sql, vec![id.0.into(), at.into()])]).await.map(drop)
     }
 
     async fn cancel_batch(&self, id: BatchId, at: Timestamp, by: String) -> Result<bool, StoreError> {

@@ -85,8 +85,12 @@ pub trait Ledger: Send + Sync {
     async fn settle(&self, settles: Vec<Settle>) -> Result<Vec<bool>, StoreError>;
 
     /// Moves one that has not begun to another time, wherever it waits; `false` if it does not wait any more. What was
-    /// handed over of it is a copy from now on.
+    /// handed over of it is a copy from now on. One of a batch does not come with its batch any more.
     async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError>;
+
+    /// Moves a batch whose time has not come: all of it or nothing, but for what was moved by itself. `false` if its time
+    /// has come, or it was cancelled, or is not there. Whether it is paused is another matter.
+    async fn reschedule_batch(&self, id: BatchId, at: Timestamp) -> Result<bool, StoreError>;
 
     /// Settles what lost processes left: open attempts become `uncertain` (or wait for their one resend), chunks in
     /// hand become due again. A lease that ran out loses its epoch; what it had open is settled `send_deadline` later.
@@ -388,8 +392,7 @@ pub struct Postpone {
     pub priority: Priority,
     pub batch: Option<BatchId>,
     pub due_at: Timestamp,
-    /// Nothing: its sender chose the time, and it is scheduled.
-    pub hold: Option<HoldReason>,
+    pub hold: HoldReason,
 }
 
 /// The end of a notification that was not sent.

@@ -35,6 +35,7 @@ pub struct FoundNotification {
     pub policy: Policy,
     pub mode: Mode,
     pub max_retries: i16,
+    /// When it is to leave, as it was said last.
     pub scheduled_at: Option<Timestamp>,
     pub not_after: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -134,12 +135,14 @@ pub(super) const ID_BEFORE_ACCEPT: Duration = Duration::from_secs(120);
 
 const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.template_version, n.body, n.recipient,
     n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority, n.policy, n.mode,
-    n.max_retries, n.scheduled_at, n.not_after, n.created_at, w.state, w.hold, w.due_at, w.retry_count, w.opened_at,
+    n.max_retries, coalesce(n.moved_to, b.scheduled_at, n.scheduled_at), n.not_after, n.created_at, w.state, w.hold, w.due_at, w.retry_count, w.opened_at,
     w.epoch, w.attempt, f.cause, f.code, f.detail, e.reason, e.at, e.actor, f.resolution,
     f.resolved_at, f.resolved_by, f.reason, f.replayed_as";
 
-/// `e` is why a notification ended without a send, or who settled it.
+/// `e` is why a notification ended without a send, or who settled it. `b` says when it leaves, unless it was moved by
+/// itself.
 const TABLES: &str = "notifications n JOIN work w ON w.id = n.id LEFT JOIN failed f ON f.id = n.id
+    LEFT JOIN batches b ON b.id = n.batch_id
     LEFT JOIN events e ON e.notification_id = n.id AND e.status = w.state";
 
 #[async_trait]
@@ -286,6 +289,7 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         None => None,
     };
     let status = row.word(22, Status::from_code)?;
+    let (scheduled_at, due_at) = (row.opt_time(19)?, row.time(24)?);
     let failure = match (row.opt_text(29)?, row.opt_text(32)?) {
         (Some(cause), _) => Some((
             cause,
@@ -320,12 +324,13 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         policy: row.word(16, Policy::from_code)?,
         mode: row.word(17, Mode::from_code)?,
         max_retries: row.small(18)?,
-        scheduled_at: row.opt_time(19)?,
+        scheduled_at,
         not_after: row.opt_time(20)?,
         created_at: row.time(21)?,
         status,
         hold,
-        due_at: row.time(24)?,
+        // What comes with its batch looks at no clock of its own.
+        due_at: scheduled_at.map_or(due_at, |at| at.max(due_at)),
         retry_count: row.small(25)?,
         open,
         attempt: row.small(28)?,

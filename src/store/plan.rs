@@ -159,11 +159,14 @@ fn grain(due_at: Timestamp) -> i64 {
     due_at.as_microsecond().saturating_add(GRAIN_MICROS - 1).div_euclid(GRAIN_MICROS).saturating_mul(GRAIN_MICROS)
 }
 
-/// The state, due time, attempt and open time a new notification begins with.
+/// The state, due time, attempt and open time a new notification begins with. Due is what its chunk brings when this time
+/// has come, too.
 pub(super) fn begins(new: &super::NewNotification) -> (Status, Timestamp, i16, Option<Timestamp>) {
     match &new.begin {
         Begin::Open => (Status::Sending, new.created_at, 1, Some(new.created_at)),
         Begin::Held => (Status::Pending, new.created_at, 0, None),
+        // It comes with its batch's chunk, which may be moved as one.
+        Begin::Due { scheduled: true, .. } if new.batch.is_some() => (Status::Scheduled, new.created_at, 0, None),
         Begin::Due { at, scheduled: true } => (Status::Scheduled, *at, 0, None),
         Begin::Due { at, scheduled: false } => (Status::Pending, *at, 0, None),
         Begin::Ended { status, .. } => (*status, new.created_at, 0, None),

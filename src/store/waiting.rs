@@ -84,14 +84,18 @@ pub(super) async fn reschedule(
              FROM work w JOIN notifications n ON n.id = w.id WHERE w.id = $1",
             vec![id.0.into(), sql.next_id().into(), at.into(), Value::Ids(vec![id.0])],
         ),
+        Statement::new("UPDATE notifications SET moved_to = $2 WHERE id = $1", vec![id.0.into(), at.into()]),
     ];
     Ok(sql.write("rescheduling a notification", statements).await?.len() > 1)
 }
 
-/// The columns of a notification as it was asked for, with its account, from `notifications n JOIN work w`.
+/// The columns of a notification as it was asked for, with its account and the time that holds, from `notifications n
+/// JOIN work w`.
 pub(super) const ASKED: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.template_version, n.body,
     n.recipient, n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority,
-    n.policy, n.mode, n.max_retries, n.scheduled_at, n.not_after, n.created_at";
+    n.policy, n.mode, n.max_retries, coalesce(n.moved_to, CASE WHEN n.scheduled_at IS NOT NULL
+    THEN coalesce((SELECT b.scheduled_at FROM batches b WHERE b.id = n.batch_id), n.scheduled_at) END),
+    n.not_after, n.created_at";
 
 /// A row of [`ASKED`].
 pub(super) fn asked(row: &Row) -> Result<NewNotification, StoreError> {

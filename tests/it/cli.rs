@@ -172,6 +172,7 @@ fn a_send_for_later_can_be_moved_and_cancelled() {
     scheduled  ID
       to         42 by telegram.main
       accepted   TIME
+      scheduled  TIME
       policy     at_most_once
       waits      TIME
       no attempt yet

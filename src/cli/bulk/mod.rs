@@ -4,11 +4,10 @@ mod recipients;
 
 use anyhow::{Context as _, anyhow};
 use hyper::Method;
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use self::recipients::{Recipients, SourceArgs};
-use super::about::DataArgs;
+use super::about::{DataArgs, time};
 use super::client::{Client, ServerArgs, counted, field};
 use super::confirm::agreed;
 use super::watch::{self, watch};
@@ -50,12 +49,13 @@ pub struct BulkArgs {
     /// A named account of the channel; else `main`, or the only one.
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
-    /// When it is to leave; else now. With a time zone or offset.
-    #[arg(long, value_name = "TIME")]
-    scheduled: Option<Timestamp>,
+    /// When it is to leave; else now. `2030-01-01T10:00+03:00`, `2030-01-01T10:00[Europe/Moscow]`, or
+    /// `2030-01-01T10:00` in the account's time zone.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    scheduled: Option<String>,
     /// What has not left by then is not sent any more.
-    #[arg(long, value_name = "TIME")]
-    not_after: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    not_after: Option<String>,
     /// `high`, `normal` or `low`.
     #[arg(long)]
     priority: Option<Priority>,
@@ -94,8 +94,8 @@ pub async fn run(
         ("templateId", args.template.map(Value::from)),
         ("text", args.text.map(Value::from)),
         ("account", args.account.map(Value::from)),
-        ("scheduledAt", args.scheduled.map(|time| time.to_string().into())),
-        ("notAfter", args.not_after.map(|time| time.to_string().into())),
+        ("scheduledAt", args.scheduled.map(Value::from)),
+        ("notAfter", args.not_after.map(Value::from)),
         ("priority", args.priority.map(|priority| priority.as_str().into())),
         ("maxRetries", args.max_retries.map(Value::from)),
         ("policy", args.policy.map(|policy| policy.as_str().into())),

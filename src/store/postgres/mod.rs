@@ -11,6 +11,7 @@ mod open;
 pub(crate) mod pool;
 pub mod probe;
 mod record;
+mod reschedule;
 mod settle;
 mod sql;
 mod take;
@@ -35,7 +36,7 @@ use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource, NotificationId};
+use crate::domain::{AccountId, AccountRef, BatchId, Clock, Epoch, IdSource, NotificationId};
 
 /// Rows in one commit of the hot path.
 const GROUP_ROWS: usize = 1000;
@@ -281,6 +282,14 @@ impl Ledger for Postgres {
 
     async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
         waiting::reschedule(self, id, at).await
+    }
+
+    async fn reschedule_batch(&self, id: BatchId, at: Timestamp) -> Result<bool, StoreError> {
+        self.shared
+            .on_connection(reschedule::DOING, move |client| {
+                Box::pin(async move { reschedule::reschedule_batch(client, id, at).await })
+            })
+            .await
     }
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {

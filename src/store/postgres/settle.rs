@@ -10,7 +10,6 @@ use super::Shared;
 use super::accept::{count, execute, insert_chunks};
 use super::connection::from_postgres;
 use super::open::drop_empty;
-use crate::domain::HoldReason;
 use crate::store::StoreError;
 use crate::store::ledger::{ChunkId, Postpone, Settle};
 use crate::store::plan::{Chunks, Deltas, Slot};
@@ -23,15 +22,14 @@ pub(super) async fn postpone(
     shared: &Shared,
     postpones: &[Postpone],
 ) -> Result<Vec<bool>, StoreError> {
-    // 3 queued → 2 pending, or 1 scheduled where nothing holds it: only what is still in this hand.
-    const SQL: &str =
-        "UPDATE work w SET state = CASE WHEN u.hold IS NULL THEN 1 ELSE 2 END, hold = u.hold, due_at = u.due_at
+    // 3 queued → 2 pending: only what is still in this hand.
+    const SQL: &str = "UPDATE work w SET state = 2, hold = u.hold, due_at = u.due_at
         FROM unnest($1::uuid[], $2::int4[], $3::int2[], $4::int8[]) AS u(id, generation, hold, due_at)
         WHERE w.id = u.id AND w.generation = u.generation AND w.state = 3 RETURNING w.id";
     let failed = |error| from_postgres(POSTPONING, error);
     let ids: Vec<Uuid> = postpones.iter().map(|one| one.claim.id.0).collect();
     let generations: Vec<i32> = postpones.iter().map(|one| one.claim.generation.0).collect();
-    let holds: Vec<Option<i16>> = postpones.iter().map(|one| one.hold.map(HoldReason::code)).collect();
+    let holds: Vec<i16> = postpones.iter().map(|one| one.hold.code()).collect();
     let due: Vec<i64> = postpones.iter().map(|one| one.due_at.as_microsecond()).collect();
     let begin = async { client.batch_execute("BEGIN").await.map_err(failed) };
     let put_off = async {

@@ -5,6 +5,7 @@ mod connection;
 mod load;
 mod open;
 mod record;
+mod reschedule;
 mod settle;
 mod setup;
 mod sql;
@@ -26,7 +27,7 @@ use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, migrations, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, Clock, Epoch, IdSource, NotificationId};
+use crate::domain::{AccountId, AccountRef, BatchId, Clock, Epoch, IdSource, NotificationId};
 
 /// See the module.
 pub struct Sqlite {
@@ -198,6 +199,12 @@ impl Ledger for Sqlite {
 
     async fn reschedule(&self, id: NotificationId, at: Timestamp) -> Result<bool, StoreError> {
         waiting::reschedule(self, id, at).await
+    }
+
+    async fn reschedule_batch(&self, id: BatchId, at: Timestamp) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let run = move |db: &Connection| reschedule::reschedule_batch(db, id, at, now);
+        self.connections.write("moving a batch", Urgency::Urgent, run, drop).await
     }
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {

@@ -5,21 +5,21 @@ use rusqlite::{Connection, params};
 use super::accept::{count, insert_chunks};
 use super::connection::from_sqlite;
 use super::open::count_down;
-use crate::domain::{HoldReason, IdSource};
+use crate::domain::IdSource;
 use crate::store::StoreError;
 use crate::store::ledger::{Postpone, Settle};
 use crate::store::plan::{Chunks, Deltas, Slot};
 
 pub(super) fn postpone(db: &Connection, postpones: &[Postpone], ids: &IdSource) -> Result<Vec<bool>, StoreError> {
     let run = || {
-        // 3 queued → 2 pending, or 1 scheduled where nothing holds it: only what is still in this hand.
+        // 3 queued → 2 pending: only what is still in this hand.
         let mut put_off = db.prepare_cached(
-            "UPDATE work SET state = CASE WHEN ?3 IS NULL THEN 1 ELSE 2 END, hold = ?3, due_at = ?4 WHERE id = ?1 AND generation = ?2 AND state = 3",
+            "UPDATE work SET state = 2, hold = ?3, due_at = ?4 WHERE id = ?1 AND generation = ?2 AND state = 3",
         )?;
         let (mut chunks, mut done) = (Chunks::default(), Vec::with_capacity(postpones.len()));
         for one in postpones {
             let (claim, due_at) = (&one.claim, one.due_at.as_microsecond());
-            let values = params![claim.id.0.as_bytes(), claim.generation.0, one.hold.map(HoldReason::code), due_at];
+            let values = params![claim.id.0.as_bytes(), claim.generation.0, one.hold.code(), due_at];
             let put_off = put_off.execute(values)? == 1;
             if put_off {
                 chunks.postponed(one);

@@ -5,6 +5,7 @@ mod dead_letters;
 mod email;
 mod http_client;
 mod ledger;
+mod moves;
 mod provider;
 mod quarantine;
 mod queue;

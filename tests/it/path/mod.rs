@@ -15,6 +15,7 @@ mod http;
 mod idempotency;
 mod import;
 mod kept_elsewhere;
+mod moves;
 mod nest;
 mod outcomes;
 mod processes;

@@ -12,9 +12,9 @@ async fn reopening_is_fine(mut ledger: TestLedger) {
     for _ in 0..3 {
         ledger.reopen().await;
     }
-    let applied = ledger.raw_column("SELECT version AS c FROM schema_migrations").await.len();
-    let newest = ledger.raw_column("SELECT max(version) AS c FROM schema_migrations").await;
-    assert_eq!(newest, [applied.to_string()], "each once");
+    let applied = ledger.raw_column("SELECT version AS c FROM schema_migrations").await;
+    let once: std::collections::BTreeSet<_> = applied.iter().collect();
+    assert_eq!(once.len(), applied.len(), "each once");
 }
 
 fn setup_text(opened: Result<Arc<dyn Store>, StoreError>) -> String {

@@ -209,7 +209,7 @@ async fn what_is_postponed_waits_for_its_new_time(ledger: TestLedger) {
         priority: new.priority,
         batch: None,
         due_at: ledger.now() + wait,
-        hold: Some(HoldReason::RateLimit),
+        hold: HoldReason::RateLimit,
     };
     assert_eq!(ledger.store().postpone(vec![postpone]).await.unwrap(), [true]);
     // It is not in hand any more, neither to be put off nor to be opened.
@@ -248,7 +248,7 @@ async fn many_are_put_off_and_ended_at_once(ledger: TestLedger) {
         priority: Priority::Normal,
         batch: Some(batch),
         due_at: ledger.now() + Duration::from_secs(1),
-        hold: Some(HoldReason::RateLimit),
+        hold: HoldReason::RateLimit,
     };
     let end = |n: usize, status| Settle {
         epoch: ledger.epoch,
