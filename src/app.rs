@@ -29,20 +29,6 @@ const KEY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A bootstrap key shorter than this can be guessed.
 const SHORTEST_KEY: usize = 24;
 
-/// What a process does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessRoles {
-    /// Answers requests.
-    pub api: bool,
-    pub delivery: Roles,
-}
-
-impl Default for ProcessRoles {
-    fn default() -> Self {
-        ProcessRoles { api: true, delivery: Roles::default() }
-    }
-}
-
 /// The running service.
 pub struct App {
     /// Where it answers requests, if it does.
@@ -60,7 +46,7 @@ pub struct App {
 
 impl App {
     /// Opens the ledger, settles what an earlier life left, and begins to do its part.
-    pub async fn start(settings: &Settings, roles: ProcessRoles, lifecycle: Lifecycle) -> anyhow::Result<App> {
+    pub async fn start(settings: &Settings, roles: Roles, lifecycle: Lifecycle) -> anyhow::Result<App> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = store::connect(&ledger_options(settings), Arc::clone(&clock)).await?;
         let ids = IdSource::new(Arc::clone(&clock));
@@ -78,7 +64,7 @@ impl App {
         });
         let door = Arc::new(Door::default());
         // What others publish is taken in where work is handed on.
-        let ingress = roles.delivery.relay.then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
+        let ingress = roles.relay.then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
         let queue = queue::connect(&settings.queue, Arc::clone(&clock), ingress)?;
         // Before anything is counted.
         let metrics = telemetry::figures();
@@ -90,7 +76,7 @@ impl App {
             records: Arc::clone(&records),
             providers: providers(settings)?,
             queue: Arc::clone(&queue),
-            roles: roles.delivery,
+            roles,
             clock: Arc::clone(&clock),
             options: delivery_options(settings),
             process_name: format!("{place} (pid {})", std::process::id()),

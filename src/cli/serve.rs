@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::{Ended, Printer};
-use crate::app::{App, ProcessRoles};
+use crate::app::App;
 use crate::config::Settings;
 use crate::delivery::Roles;
 use crate::domain::Channel;
@@ -57,21 +57,20 @@ impl WorkerArgs {
         self.concurrency.iter().map(|n| ("delivery.concurrency".to_owned(), n.to_string())).collect()
     }
 
-    fn roles(&self) -> ProcessRoles {
+    fn roles(&self) -> Roles {
         let all = Roles::default();
         let channels = if self.channels.is_empty() { all.channels } else { self.channels.iter().copied().collect() };
-        ProcessRoles { api: false, delivery: Roles { channels, ..all } }
+        Roles { api: false, channels, ..all }
     }
 }
 
 impl ServeArgs {
-    fn roles(&self) -> ProcessRoles {
+    fn roles(&self) -> Roles {
         if self.roles.is_empty() {
-            return ProcessRoles::default();
+            return Roles::default();
         }
         let has = |role| self.roles.contains(&role);
-        let delivery = Roles { relay: has(Role::Relay), work: has(Role::Worker), ..Roles::default() };
-        ProcessRoles { api: has(Role::Api), delivery }
+        Roles { api: has(Role::Api), relay: has(Role::Relay), work: has(Role::Worker), ..Roles::default() }
     }
 
     /// Flags as settings.
@@ -102,7 +101,7 @@ pub async fn run(args: &ServeArgs, settings: Settings, printer: Printer) -> anyh
 }
 
 /// Runs until SIGINT or SIGTERM, then settles what runs.
-async fn start(roles: ProcessRoles, settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
+async fn start(roles: Roles, settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     telemetry::log_to_stderr(&settings.log.level, settings.log.format).map_err(anyhow::Error::msg)?;
     let lifecycle = Lifecycle::default();
     lifecycle.listen_for_signals().context("could not listen for signals")?;

@@ -8,12 +8,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{Delivery, DeliveryOptions};
 use crate::domain::Epoch;
-use crate::store::{Recover, Recovered, Store, StoreError};
+use crate::store::{NewEpoch, Recover, Recovered, Store, StoreError};
 
 /// The epoch under which attempts are opened, and until when this process may believe in it.
 pub struct Lease {
     store: Arc<dyn Store>,
-    name: String,
+    new: NewEpoch,
     length: Duration,
     epoch: AtomicI64,
     /// An earlier epoch of this process was lost.
@@ -25,14 +25,14 @@ pub struct Lease {
 impl Lease {
     pub(super) async fn begin(
         store: Arc<dyn Store>,
-        name: String,
+        new: NewEpoch,
         options: &DeliveryOptions,
     ) -> Result<Arc<Self>, StoreError> {
         let asked_at_ms = boot_ms();
-        let epoch = store.begin_epoch(name.clone()).await?;
+        let epoch = store.begin_epoch(new.clone()).await?;
         let lease = Lease {
             store,
-            name,
+            new,
             length: options.lease,
             epoch: AtomicI64::new(epoch.0),
             was_lost: AtomicBool::new(false),
@@ -63,7 +63,7 @@ impl Lease {
             Ok(()) => {}
             Err(StoreError::EpochLost) => {
                 tracing::error!(epoch = self.epoch().0, "lost the lease on the ledger: beginning a new epoch");
-                let epoch = self.store.begin_epoch(self.name.clone()).await?;
+                let epoch = self.store.begin_epoch(self.new.clone()).await?;
                 self.was_lost.store(true, Ordering::Release);
                 self.epoch.store(epoch.0, Ordering::Release);
             }
@@ -120,11 +120,12 @@ impl Delivery {
         }
     }
 
-    /// Every process takes its part of each account's rate: what all of them send keeps the whole. One that comes or
-    /// goes is seen within a third of a lease.
+    /// Every process that may send by a channel takes its part of each account's rate: what all of them send keeps the
+    /// whole. One that comes or goes is seen within a third of a lease.
     pub(super) async fn share_budgets(&self) -> Result<(), StoreError> {
-        let processes = self.store.processes().await?;
+        let senders = self.store.senders().await?;
         for account in self.sending.values() {
+            let processes = senders.get(&account.name().channel).copied().unwrap_or(1);
             account.budget.share_with(processes, tokio::time::Instant::now());
         }
         Ok(())

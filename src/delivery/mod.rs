@@ -72,7 +72,7 @@ use crate::domain::{AccountId, AccountRef, Channel, Clock, Epoch, IdSource};
 use crate::limits::{Budget, Circuit, Meter, ScopeRule};
 use crate::queue::Queue;
 use crate::records::{Context, Sources};
-use crate::store::{Store, StoreError};
+use crate::store::{NewEpoch, Store, StoreError};
 use crate::templates::Engine;
 
 /// How the path behaves; the section `[delivery]` of the settings.
@@ -100,20 +100,33 @@ pub struct DeliveryOptions {
     pub time_zones: HashMap<AccountRef, TimeZone>,
 }
 
-/// What this process does beside accepting and direct sends.
+/// What this process does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles {
+    /// Answers requests, and sends directly by any channel.
+    pub api: bool,
     /// Hands over what is due.
     pub relay: bool,
     /// Sends what was handed over.
     pub work: bool,
-    /// Only of these channels.
+    /// What is queued only of these channels.
     pub channels: BTreeSet<Channel>,
+}
+
+impl Roles {
+    /// What this process may send by.
+    fn sends_by(&self) -> BTreeSet<Channel> {
+        match (self.api, self.work) {
+            (true, _) => Channel::ALL.into_iter().collect(),
+            (false, true) => self.channels.clone(),
+            (false, false) => BTreeSet::new(),
+        }
+    }
 }
 
 impl Default for Roles {
     fn default() -> Self {
-        Roles { relay: true, work: true, channels: Channel::ALL.into_iter().collect() }
+        Roles { api: true, relay: true, work: true, channels: Channel::ALL.into_iter().collect() }
     }
 }
 
@@ -210,7 +223,8 @@ impl Delivery {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, engine, records, providers, queue, roles, clock, options, process_name, tracker, stopping } =
             parts;
-        let lease = Lease::begin(Arc::clone(&store), process_name, &options).await?;
+        let new = NewEpoch { name: process_name, channels: roles.sends_by() };
+        let lease = Lease::begin(Arc::clone(&store), new, &options).await?;
         let refs = providers.iter().map(|(provider, _)| provider.account().clone()).collect();
         let numbered = store.accounts(refs).await?;
         let ids_by_name: HashMap<_, _> = numbered.iter().map(|(id, name)| (name.clone(), *id)).collect();

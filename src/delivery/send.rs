@@ -58,10 +58,10 @@ impl Delivery {
                     self.news.notify_one();
                 }
             }
-            Outcome::Transient { handed_off: false, error } if is_unreachable(error) => {
+            Outcome::Transient { handed_off: false, error } | Outcome::Ambiguous { error } if is_silent(error) => {
                 let now = Instant::now();
                 if account.circuit.unreachable(&error.code, self.clock.now(), now) {
-                    tracing::error!(account = %account.name(), code = error.code, "the provider cannot be reached");
+                    tracing::error!(account = %account.name(), code = error.code, "the provider does not answer");
                     self.news.notify_one();
                 }
             }
@@ -83,9 +83,9 @@ impl Delivery {
     }
 }
 
-/// Nobody was reached, so that the next message would not reach anybody either.
-fn is_unreachable(error: &ProviderError) -> bool {
-    matches!(error.code.as_str(), "connect" | "connect_timeout" | "dns" | "tls")
+/// Nobody answered, so that the next message would not be answered either.
+fn is_silent(error: &ProviderError) -> bool {
+    matches!(error.code.as_str(), "connect" | "connect_timeout" | "dns" | "tls" | "timeout")
 }
 
 fn log_attempt(account: &SendingAccount, message: &OutgoingMessage, outcome: &Outcome) {

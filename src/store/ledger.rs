@@ -10,6 +10,7 @@
 //! - [`record`](Ledger::record) closes open attempts, with what comes next, once each.
 //! - [`recover`](Ledger::recover) settles what a lost process left open or had in hand.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,15 @@ use crate::domain::{
 /// A chunk of up to this many notifications is taken as one.
 pub const CHUNK: usize = 500;
 
+/// A process that begins to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEpoch {
+    /// For people: how the ledger lists it.
+    pub name: String,
+    /// What it may send by.
+    pub channels: BTreeSet<Channel>,
+}
+
 /// The books' moving part.
 ///
 /// All methods are durable when they return `Ok`; after an error of kind [`StoreError::Unavailable`] it is unknown
@@ -35,13 +45,13 @@ pub trait Ledger: Send + Sync {
 
     /// A new epoch for this process, with a lease. Several processes may live on PostgreSQL; on SQLite every earlier
     /// epoch is lost, because the lock file says so.
-    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError>;
+    async fn begin_epoch(&self, new: NewEpoch) -> Result<Epoch, StoreError>;
 
     /// Renews the lease. [`StoreError::EpochLost`] when it is too late.
     async fn renew(&self, epoch: Epoch) -> Result<(), StoreError>;
 
-    /// How many processes live, this one among them.
-    async fn processes(&self) -> Result<u32, StoreError>;
+    /// How many living processes may send by each channel, this one among them.
+    async fn senders(&self) -> Result<HashMap<Channel, u32>, StoreError>;
 
     /// A clean end: nothing is open any more, nobody needs to wait for the lease.
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError>;

@@ -50,8 +50,8 @@ pub use erasures::{Erasure, ErasureStep, Erasures};
 pub use keys::{ApiKey, ApiKeys, NewApiKey, Scope};
 pub use ledger::{
     Accept, Accepted, Begin, ChunkId, Claim, Close, Counts, Handed, HandedChunk, HandedLong, HandedOver, HeldBatch,
-    Ledger, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle, StoredKey,
-    Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
+    Ledger, NewEpoch, NewKey, NewNotification, Next, Open, Opened, Postpone, Record, Recover, Recovered, Settle,
+    StoredKey, Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SettledByHand, Totals};
 pub use personal::ERASED;

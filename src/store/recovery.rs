@@ -3,6 +3,7 @@
 //! What a lost process had open is named by its rows in `opens`, what it had in hand by its rows in `due`. Every step
 //! can be repeated: closing is a compare-and-set, and the rows that name the work go last.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -62,11 +63,22 @@ pub(super) async fn number_accounts(
         .collect()
 }
 
-/// See [`Ledger::processes`].
-pub(super) async fn processes<S: Sql + LedgerClock>(store: &S) -> Result<u32, StoreError> {
-    let query = format!("SELECT count(*) FROM workers WHERE lost_at IS NULL AND lease_until >= {}", store.now_sql());
-    let rows = store.read("counting processes", query, vec![]).await?;
-    rows.first().map_or(Ok(1), |row| row.int(0).map(|count| u32::try_from(count).unwrap_or(1)))
+/// A bit for each channel.
+pub(super) fn bits(channels: &BTreeSet<Channel>) -> i16 {
+    channels.iter().map(|channel| 1 << channel.code()).sum()
+}
+
+/// See [`Ledger::senders`].
+pub(super) async fn senders<S: Sql + LedgerClock>(store: &S) -> Result<HashMap<Channel, u32>, StoreError> {
+    let query = format!("SELECT channels FROM workers WHERE lost_at IS NULL AND lease_until >= {}", store.now_sql());
+    let mut senders = HashMap::new();
+    for row in store.read("counting processes", query, vec![]).await? {
+        let bits = row.small(0)?;
+        for channel in Channel::ALL.into_iter().filter(|channel| bits & (1 << channel.code()) != 0) {
+            *senders.entry(channel).or_default() += 1;
+        }
+    }
+    Ok(senders)
 }
 
 /// Gives back what is in hand. An epoch that still has open attempts stays until they are settled.

@@ -3,6 +3,7 @@
 //! Each stage is measured alone, several calls in flight, and then all of them at once on as many rows again. The
 //! stages are those of the hot path: accept, take, open, record.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use crate::domain::{
 };
 use crate::store::postgres::probe::Probe;
 use crate::store::{
-    self, Accept, Begin, Claim, Close, Handed, HandedChunk, LedgerOptions, NewNotification, Next, Open, Opened, Record,
-    Store, Stream, TakeDue, TakeFrom, Urgency,
+    self, Accept, Begin, Claim, Close, Handed, HandedChunk, LedgerOptions, NewEpoch, NewNotification, Next, Open,
+    Opened, Record, Store, Stream, TakeDue, TakeFrom, Urgency,
 };
 
 #[derive(Debug, Args)]
@@ -279,7 +280,10 @@ impl Subject {
     }
 
     async fn stages(&self, args: &LedgerArgs) -> anyhow::Result<Vec<Stage>> {
-        let epoch = self.store.begin_epoch("bench".into()).await?;
+        let epoch = self
+            .store
+            .begin_epoch(NewEpoch { name: "bench".into(), channels: BTreeSet::from([Channel::WhatsApp]) })
+            .await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = IdSource::new(Arc::clone(&clock));
         let campaign =

@@ -16,6 +16,7 @@ mod settle;
 mod sql;
 mod take;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,14 +30,14 @@ use uuid::Uuid;
 
 use self::committer::{Change, Committer};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
+use super::ledger::{HandedLong, Ledger, NewEpoch, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::{Sql as _, Statement};
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, BatchId, Clock, Epoch, IdSource, NotificationId};
+use crate::domain::{AccountId, AccountRef, BatchId, Channel, Clock, Epoch, IdSource, NotificationId};
 
 /// Rows in one commit of the hot path.
 const GROUP_ROWS: usize = 1000;
@@ -188,12 +189,12 @@ impl Ledger for Postgres {
         recovery::number_accounts(self, accounts).await
     }
 
-    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError> {
+    async fn begin_epoch(&self, new: NewEpoch) -> Result<Epoch, StoreError> {
         const DOING: &str = "beginning an epoch";
         let insert = Statement::new(
-            "INSERT INTO workers (name, started_at, lease_until)
-             VALUES ($1, vestnik_now(), vestnik_now() + $2) RETURNING epoch",
-            vec![name.into(), micros(self.lease).into()],
+            "INSERT INTO workers (name, started_at, lease_until, channels)
+             VALUES ($1, vestnik_now(), vestnik_now() + $2, $3) RETURNING epoch",
+            vec![new.name.into(), micros(self.lease).into(), recovery::bits(&new.channels).into()],
         );
         let rows = self.write(DOING, vec![insert]).await?;
         rows[0].first().map_or_else(|| Err(StoreError::refused(DOING, "no epoch")), |row| row.int(0).map(Epoch))
@@ -209,8 +210,8 @@ impl Ledger for Postgres {
         if rows[0].is_empty() { Err(StoreError::EpochLost) } else { Ok(()) }
     }
 
-    async fn processes(&self) -> Result<u32, StoreError> {
-        recovery::processes(self).await
+    async fn senders(&self) -> Result<HashMap<Channel, u32>, StoreError> {
+        recovery::senders(self).await
     }
 
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {

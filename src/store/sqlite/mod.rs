@@ -11,6 +11,7 @@ mod setup;
 mod sql;
 mod take;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -20,14 +21,14 @@ use rusqlite::{Connection, params};
 
 use self::connection::{Connections, from_sqlite};
 use super::fields::{HasKnownFields, KnownFields};
-use super::ledger::{HandedLong, Ledger, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
+use super::ledger::{HandedLong, Ledger, NewEpoch, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
 use super::sql::Sql as _;
 use super::{
     Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
     Urgency, migrations, recovery, waiting,
 };
-use crate::domain::{AccountId, AccountRef, BatchId, Clock, Epoch, IdSource, NotificationId};
+use crate::domain::{AccountId, AccountRef, BatchId, Channel, Clock, Epoch, IdSource, NotificationId};
 
 /// See the module.
 pub struct Sqlite {
@@ -91,16 +92,18 @@ impl Ledger for Sqlite {
         recovery::number_accounts(self, accounts).await
     }
 
-    async fn begin_epoch(&self, name: String) -> Result<Epoch, StoreError> {
+    async fn begin_epoch(&self, new: NewEpoch) -> Result<Epoch, StoreError> {
         let now = self.clock.now().as_microsecond();
+        let channels = recovery::bits(&new.channels);
         let begin = move |db: &Connection| {
             // The lock file is ours: whoever is in here is dead.
             let ended = db.execute("UPDATE workers SET lost_at = ?1, lease_until = 0 WHERE lost_at IS NULL", [now]);
             ended
                 .and_then(|_| {
                     db.query_row(
-                        "INSERT INTO workers (name, started_at, lease_until) VALUES (?1, ?2, ?3) RETURNING epoch",
-                        params![name, now, i64::MAX],
+                        "INSERT INTO workers (name, started_at, lease_until, channels) VALUES (?1, ?2, ?3, ?4)
+                         RETURNING epoch",
+                        params![new.name, now, i64::MAX, channels],
                         |row| row.get(0),
                     )
                 })
@@ -116,8 +119,8 @@ impl Ledger for Sqlite {
         if self.connections.read("renewing the lease", is_live).await? { Ok(()) } else { Err(StoreError::EpochLost) }
     }
 
-    async fn processes(&self) -> Result<u32, StoreError> {
-        recovery::processes(self).await
+    async fn senders(&self) -> Result<HashMap<Channel, u32>, StoreError> {
+        recovery::senders(self).await
     }
 
     async fn end_epoch(&self, epoch: Epoch) -> Result<(), StoreError> {

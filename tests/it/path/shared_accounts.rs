@@ -7,7 +7,11 @@ use super::server::{Client, Server, whatsapp, with};
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
 
-on_both_ledgers!(an_account_that_was_down_is_tried_at_once_after_a_restart, a_pause_outlives_its_process,);
+on_both_ledgers!(
+    an_account_that_was_down_is_tried_at_once_after_a_restart,
+    a_pause_outlives_its_process,
+    a_provider_that_takes_and_never_answers_is_down,
+);
 
 const WHATSAPP: &str = "+79991234567";
 
@@ -178,4 +182,28 @@ async fn a_pause_outlives_its_process(world: World) {
     let server = world.server(&[]).await;
     assert_eq!(account(&server, "whatsapp").await["pausedFor"], "throttled");
     world.assert_books(&server, &[throttled]).await;
+}
+
+/// Each of its sends may have happened: more are not tried.
+async fn a_provider_that_takes_and_never_answers_is_down(world: World) {
+    world.scenario(json!({ "whatsapp": { "faults": [{ "kind": "hang", "share": 1.0 }] } }));
+    let impatient = [
+        ("VESTNIK__WHATSAPP__MAIN__TIMEOUT_MS", "500"),
+        ("VESTNIK__WHATSAPP__MAIN__CONNECT_TIMEOUT_MS", "400"),
+        ("VESTNIK__DELIVERY__CONCURRENCY", "4"),
+    ];
+    let server = world.server(&impatient).await;
+    let batch = accept(&server, &bulk("whatsapp", "Sale!", 60)).await;
+    eventually(LONG, "the account is down", async || {
+        let ready = server.get("/health/ready").await.json();
+        (ready["accountsDown"][0]["account"] == "whatsapp.main").then_some(())
+    })
+    .await;
+    world.scenario(json!({}));
+    let settled = finished(&server, &batch).await;
+    let count = |status: &str| settled[status].as_u64().unwrap_or(0);
+    assert_eq!(count("sent") + count("uncertain"), 60, "{settled}");
+    // Ten in a row, those beside the tenth, and a probe.
+    assert!(count("uncertain") <= 20, "{settled}");
+    world.assert_books(&server, &[]).await;
 }

@@ -13,9 +13,9 @@ use vestnik::domain::{
     Policy, Priority, ProviderError, RecordIds, Status, TemplateId, TemplateVersion,
 };
 use vestnik::store::{
-    self, Accept, Accepted, Begin, Claim, Close, Counts, FoundNotification, HandedChunk, LedgerOptions, NewKey,
-    NewNotification, Next, Open, Opened, Record, Recover, Recovered, Store, StoreError, Stream, TakeDue, TakeFrom,
-    Urgency,
+    self, Accept, Accepted, Begin, Claim, Close, Counts, FoundNotification, HandedChunk, LedgerOptions, NewEpoch,
+    NewKey, NewNotification, Next, Open, Opened, Record, Recover, Recovered, Store, StoreError, Stream, TakeDue,
+    TakeFrom, Urgency,
 };
 
 use super::postgres::{self, TestDatabase};
@@ -57,6 +57,11 @@ macro_rules! promises {
     };
 }
 pub(crate) use promises;
+
+/// A process that may send by all channels.
+pub(crate) fn new_epoch(name: &str) -> NewEpoch {
+    NewEpoch { name: name.into(), channels: Channel::ALL.into() }
+}
 
 pub(crate) struct TestLedger {
     pub(crate) engine: Engine,
@@ -118,7 +123,7 @@ impl TestLedger {
     }
 
     pub(crate) async fn begin_epoch(&self) -> Epoch {
-        self.store().begin_epoch("test".into()).await.unwrap()
+        self.store().begin_epoch(new_epoch("test")).await.unwrap()
     }
 
     /// Closes the ledger and opens it again, as a new process would. The epoch stays the old one.

@@ -10,7 +10,7 @@ use vestnik::store::{
     Begin, Claim, LedgerOptions, NewNotification, Open, Record, Store, StoreError, TakeDue, TakeFrom, Urgency, connect,
 };
 
-use crate::support::ledger::{TestLedger, claims, promises};
+use crate::support::ledger::{TestLedger, claims, new_epoch, promises};
 use crate::support::postgres::TestDatabase;
 
 promises!(
@@ -34,7 +34,7 @@ async fn two_claimers_never_hold_the_same_row(ledger: TestLedger) {
 async fn two_processes_never_hold_the_same_row() {
     let Some(ledger) = TestLedger::postgres().await else { return };
     let other = ledger.connect().await.unwrap();
-    let epoch = other.begin_epoch("other".into()).await.unwrap();
+    let epoch = other.begin_epoch(new_epoch("other")).await.unwrap();
     assert_ne!(epoch, ledger.epoch);
     hammer(&ledger, vec![(Arc::clone(ledger.store()), ledger.epoch), (other, epoch)]).await;
 }
@@ -214,7 +214,7 @@ async fn a_lease_that_ran_out_on_postgres_opens_nothing() {
     };
     let store = connect(&options, Arc::new(SystemClock)).await.unwrap();
     let Some(ledger) = TestLedger::postgres().await else { return };
-    let epoch = store.begin_epoch("short".into()).await.unwrap();
+    let epoch = store.begin_epoch(new_epoch("short")).await.unwrap();
     let open = |claims| Open { epoch, claims, urgency: Urgency::Urgent };
     store.renew(epoch).await.unwrap();
     store.open(open(vec![])).await.unwrap();

@@ -1,11 +1,12 @@
 //! What a lost process left is settled: never lost, never sent twice unseen.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use vestnik::domain::{Channel, HoldReason, NotificationId, OutcomeClass, Policy, Status};
-use vestnik::store::{Begin, Close, NewNotification, Next, Recovered};
+use vestnik::store::{Begin, Close, NewEpoch, NewNotification, Next, Recovered};
 
-use crate::support::ledger::{LEASE, RESEND_GRACE, SEND_DEADLINE, TestLedger, claims, ids_of, promises};
+use crate::support::ledger::{LEASE, RESEND_GRACE, SEND_DEADLINE, TestLedger, claims, ids_of, new_epoch, promises};
 
 promises!(
     what_a_lost_process_had_open_becomes_uncertain,
@@ -18,7 +19,7 @@ promises!(
     recovering_twice_changes_nothing,
     a_clean_end_gives_back_what_was_in_hand,
     nobody_recovers_himself,
-    processes_that_live_are_counted,
+    processes_that_live_are_counted_by_what_they_send_by,
 );
 
 async fn what_a_lost_process_had_open_becomes_uncertain(mut ledger: TestLedger) {
@@ -160,11 +161,11 @@ async fn open_attempts_wait_for_the_send_deadline(mut ledger: TestLedger) {
     } else {
         let other = ledger.connect().await.unwrap();
         ledger.advance(LEASE).await;
-        let recoverer = other.begin_epoch("other".into()).await.unwrap();
+        let recoverer = other.begin_epoch(new_epoch("other")).await.unwrap();
         assert!(ledger.recover_as(recoverer).await.is_empty(), "its lease has not run out");
         ledger.advance(SEND_DEADLINE).await;
         other.renew(recoverer).await.unwrap_err();
-        let recoverer = other.begin_epoch("other".into()).await.unwrap();
+        let recoverer = other.begin_epoch(new_epoch("other")).await.unwrap();
         let recovered = ledger.recover_as(recoverer).await;
         assert!(recovered.is_empty(), "the send may still be on its way: {recovered:?}");
         assert_eq!(ledger.status(new.id).await, Status::Sending);
@@ -219,10 +220,14 @@ async fn nobody_recovers_himself(ledger: TestLedger) {
     assert_eq!(ledger.raw_count("work WHERE state = 4").await, 1);
 }
 
-async fn processes_that_live_are_counted(mut ledger: TestLedger) {
-    assert_eq!(ledger.store().processes().await.unwrap(), 1);
+async fn processes_that_live_are_counted_by_what_they_send_by(mut ledger: TestLedger) {
+    let all = |count: u32| Channel::ALL.into_iter().map(|channel| (channel, count)).collect::<HashMap<_, _>>();
+    assert_eq!(ledger.store().senders().await.unwrap(), all(1));
     ledger.crash().await;
-    assert_eq!(ledger.store().processes().await.unwrap(), 1, "the dead one counts no more");
+    assert_eq!(ledger.store().senders().await.unwrap(), all(1), "the dead one counts no more");
     ledger.store().end_epoch(ledger.epoch).await.unwrap();
-    assert_eq!(ledger.store().processes().await.unwrap(), 0);
+    assert_eq!(ledger.store().senders().await.unwrap(), HashMap::new());
+    let some = NewEpoch { channels: [Channel::Sms, Channel::Email].into(), ..new_epoch("worker") };
+    ledger.store().begin_epoch(some).await.unwrap();
+    assert_eq!(ledger.store().senders().await.unwrap(), HashMap::from([(Channel::Sms, 1), (Channel::Email, 1)]));
 }
