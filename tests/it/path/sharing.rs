@@ -84,11 +84,11 @@ async fn shared_campaigns(world: &World, settings: &[(&str, &str)]) {
     let third = world.server(&settings).await;
     at_work(world, begun + 600, &[&third]).await;
     other.stop().await;
-    // In an orderly end nothing becomes uncertain, and nothing waits for a lease to run out.
+    // In an orderly end nothing becomes uncertain. What it gives back another may give back for it.
     assert_eq!(settled(&third, &second).await, json!({ "sent": CAMPAIGN }));
     let log = third.log();
     let lost: Vec<_> = log.lines().filter(|line| line.contains("settled what a lost process left")).collect();
-    assert!(lost.is_empty(), "{lost:?}");
+    assert!(lost.iter().all(|line| line.contains("uncertain=0 to_resend=0")), "{lost:?}");
     world.assert_books(&third, &[]).await;
     third.stop().await;
 }
