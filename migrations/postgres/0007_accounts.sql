@@ -46,6 +46,3 @@ INSERT INTO account_spent (account, quarter, spent)
     WHERE notification_id >= (lpad(to_hex(vestnik_now() / 1000 - 88200000), 12, '0') || repeat('0', 20))::uuid
         AND opened_at > vestnik_now() - 88200000000 AND class IN (1, 6, 7)
     GROUP BY 1, 2;
-
--- What a process may send by: a bit for each channel's code. The accounts' rates are shared among those that may.
-ALTER TABLE workers ADD COLUMN channels SMALLINT NOT NULL DEFAULT 30;

@@ -46,6 +46,3 @@ INSERT INTO account_spent (account, quarter, spent)
     WHERE notification_id >= unhex(printf('%012x', unixepoch() * 1000 - 88200000) || '00000000000000000000')
         AND opened_at > unixepoch() * 1000000 - 88200000000 AND class IN (1, 6, 7)
     GROUP BY 1, 2;
-
--- What a process may send by: a bit for each channel's code. The accounts' rates are shared among those that may.
-ALTER TABLE workers ADD COLUMN channels INTEGER NOT NULL DEFAULT 30;

@@ -22,7 +22,7 @@ macro_rules! migrations {
     };
 }
 
-pub(crate) const MIGRATIONS: &[Migration] = migrations![1 "0001_ledger", 2 "0002_records", 3 "0003_erasures", 4 "0004_dead_letters", 5 "0005_queue", 6 "0006_quarantine", 7 "0007_accounts", 8 "0008_moves"];
+pub(crate) const MIGRATIONS: &[Migration] = migrations![1 "0001_ledger", 2 "0002_records", 3 "0003_erasures", 4 "0004_dead_letters", 5 "0005_queue", 6 "0006_quarantine", 7 "0007_accounts", 8 "0008_moves", 9 "0009_senders"];
 
 pub(crate) fn hash(sql: &str) -> String {
     Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
