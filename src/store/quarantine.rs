@@ -83,11 +83,20 @@ impl<S: Sql> Quarantine for S {
     }
 
     async fn drop_old_quarantined(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let delete = Statement::new(
-            "DELETE FROM quarantine WHERE id IN (SELECT id FROM quarantine WHERE received_at < $1 LIMIT $2) RETURNING id",
-            vec![before.into(), i64::from(limit).into()],
-        );
-        Ok(self.write_as(DROPPING, Urgency::Bulk, vec![delete]).await?[0].len() as u64)
+        let old = "SELECT id FROM quarantine WHERE received_at < $1 LIMIT $2";
+        let values = vec![before.into(), i64::from(limit).into()];
+        let old = self.read(READING, old.into(), values).await?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        // One that came again meanwhile is not old any more.
+        let delete = |row: &Row| {
+            let sql = "DELETE FROM quarantine WHERE id = $1 AND received_at < $2 RETURNING id";
+            Ok(Statement::new(sql, vec![row.uuid(0)?.into(), before.into()]))
+        };
+        let deletes = old.iter().map(delete).collect::<Result<_, StoreError>>()?;
+        let dropped = self.write_as(DROPPING, Urgency::Bulk, deletes).await?;
+        Ok(dropped.iter().map(|rows| rows.len() as u64).sum())
     }
 
     async fn drop_quarantined(&self, id: Uuid) -> Result<bool, StoreError> {

@@ -242,6 +242,10 @@ async fn what_others_publish_is_sent_answered_or_kept() {
     let template = json!({ "text": "Order {{ contact.name }}" });
     client.put("/v1/templates/t1", &template).await.ok();
     assert_eq!(client.put("/v1/contacts/c1", &json!({ "name": "Ann" })).await.status, 201);
+    eventually(LONG, "the queues are there", async || {
+        (client.get("/health/ready").await.json()["queue"]["condition"] == "up").then_some(())
+    })
+    .await;
     let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let replies = "amq.rabbitmq.reply-to";

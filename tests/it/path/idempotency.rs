@@ -37,9 +37,10 @@ async fn every_kind_of_end_is_repeated_byte_for_byte(world: World) {
     let rules = json!({
         "+79990000001": { "error": 131026 },
         "+79990000002": { "error": 131016 },
-        "+79990000003": { "error": 131031 },
+        "+79990000003": { "error": 131050 },
         "+79990000004": { "fault": "rubbish_200" },
-        "+79990000005": { "error": 131050 },
+        // The last one: after it the account is down.
+        "+79990000005": { "error": 131031 },
     });
     world.scenario(json!({ "whatsapp": { "recipients": rules } }));
     let server = world.server(&[]).await;
