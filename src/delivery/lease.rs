@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::work::told;
 use super::{Delivery, DeliveryOptions};
 use crate::domain::Epoch;
 use crate::store::{NewEpoch, Recover, Recovered, Store, StoreError};
@@ -95,12 +96,6 @@ pub(super) fn keep(delivery: &Arc<Delivery>) {
             told(forgotten.map(drop), "could not forget expired idempotency keys");
         }
     });
-}
-
-fn told(result: Result<(), StoreError>, what: &'static str) {
-    if let Err(error) = result {
-        tracing::error!(error = &error as &dyn std::error::Error, "{what}");
-    }
 }
 
 impl Delivery {

@@ -317,7 +317,8 @@ fn name_of(claim: &Claim) -> (NotificationId, Generation) {
     (claim.id, claim.generation)
 }
 
-fn told(result: Result<(), StoreError>, what: &'static str) {
+/// Says what failed, where nobody else can be told.
+pub(super) fn told(result: Result<(), StoreError>, what: &'static str) {
     if let Err(error) = result {
         tracing::error!(error = &error as &dyn std::error::Error, "{what}");
     }
