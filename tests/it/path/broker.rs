@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use rustix::process::Signal;
@@ -292,6 +292,39 @@ async fn what_others_publish_is_sent_answered_or_kept() {
     assert_eq!((&junk["body"], &junk["times"]), (&json!("not a notification"), &json!(1)));
     assert_eq!(client.delete(&format!("/v1/quarantine/{}", junk["id"].as_str().unwrap())).await.status, 204);
     server.settled().await;
+    world.assert_books(&server, &[]).await;
+    server.stop().await;
+}
+
+/// With no right to make queues, and one missing that is not needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn poison_is_kept_where_no_queue_for_it_is() {
+    let world = World::sqlite().await;
+    let Some(broker) = rabbitmq::shared().await else { return };
+    let vhost = Vhost::on(broker).await;
+    let url = vhost.url();
+    let made = world.command(&on(&url, &[])).arg("migrate").output().await.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_delete("notifications.quarantine".into(), QueueDeleteOptions::default()).await.unwrap();
+    let server = world.server(&on(&url, &[("VESTNIK__QUEUE__DECLARE", "false")])).await;
+    let client = server.client();
+    for queue in ["whatsapp.send", "notifications"] {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let body = b"not a notification of +79991234567";
+        drop(channel.basic_publish("".into(), queue.into(), options, body, properties).await.unwrap());
+    }
+    eventually(LONG, "both are in quarantine", async || {
+        let page = client.get("/v1/quarantine").await.ok();
+        (page["items"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    // The lane is not disturbed.
+    let id = accept(&client, &bulk(50)).await;
+    assert_eq!(count(&finished(&client, &id).await, "sent"), 50);
+    assert!(!server.log().contains("+7999"), "{}", server.log());
+    assert!(!server.log().contains("taking from RabbitMQ was interrupted"), "{}", server.log());
     world.assert_books(&server, &[]).await;
     server.stop().await;
 }
