@@ -151,11 +151,11 @@ impl Connections {
         answered.await.map_err(|_| StoreError::unavailable(doing, "the writer stopped"))?
     }
 
-    /// Runs `run` on a read-only connection, outside the async threads.
+    /// Runs `run` on a read-only connection, in a snapshot of its own and outside the async threads.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
-        run: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        run: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let permit = Arc::clone(&self.reader_permits)
             .acquire_owned()
@@ -169,7 +169,11 @@ impl Connections {
                 Some(connection) => connection,
                 None => open_reader(&path)?,
             };
-            let result = run(&mut connection);
+            // Each query alone would take its own locks, and forget the pages that the last one read.
+            let result = match connection.transaction() {
+                Ok(snapshot) => run(&snapshot),
+                Err(error) => Err(from_sqlite(doing, error)),
+            };
             readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result
         });
@@ -344,7 +348,7 @@ mod tests {
         good.expect("it is committed");
         neighbour.expect("it is committed, too");
         assert!(matches!(bad, Err(StoreError::Refused { .. })));
-        let count = |db: &mut Connection| {
+        let count = |db: &Connection| {
             db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
                 .map_err(|error| from_sqlite("testing", error))
         };

@@ -115,7 +115,7 @@ impl Ledger for Sqlite {
 
     async fn renew(&self, epoch: Epoch) -> Result<(), StoreError> {
         // The lock file is the lease: it lasts as long as the process, or until the process begins anew.
-        let is_live = move |db: &mut Connection| accept::is_live(db, epoch.0);
+        let is_live = move |db: &Connection| accept::is_live(db, epoch.0);
         if self.connections.read("renewing the lease", is_live).await? { Ok(()) } else { Err(StoreError::EpochLost) }
     }
 

@@ -99,10 +99,7 @@ impl Sql for Sqlite {
 
     async fn snapshot(&self, doing: &'static str, queries: Vec<String>) -> Result<Vec<Vec<Row>>, StoreError> {
         self.connections
-            .read(doing, move |db| {
-                let snapshot = db.transaction().map_err(|error| from_sqlite(doing, error))?;
-                queries.iter().map(|sql| query(&snapshot, doing, &for_sqlite(sql), &[])).collect()
-            })
+            .read(doing, move |db| queries.iter().map(|sql| query(db, doing, &for_sqlite(sql), &[])).collect())
             .await
     }
 }
