@@ -59,7 +59,7 @@ pub struct LaneNow {
     pub paused: u64,
     /// Handed over, and begun by nobody yet: in the queue or in hand.
     pub handed: u64,
-    /// In the queue, ready to be taken.
+    /// In the queue, ready to be taken; a broker counts messages, each with a bundle.
     pub ready: Option<u64>,
     /// Who takes from it.
     pub consumers: Option<u64>,

@@ -11,11 +11,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Delivery;
+use super::{Delivery, SendingAccount};
 use crate::domain::clock::earlier;
-use crate::domain::{AccountId, Epoch, Priority, Status};
+use crate::domain::{AccountId, Channel, Epoch, Priority, Status};
 use crate::limits::Lane as BudgetLane;
-use crate::queue::{Condition, Lane, Task};
+use crate::queue::{Bundle, Condition, Lane, Task};
 use crate::store::{
     ChunkId, HandedChunk, HandedLong, HandedOver, Settle, StoreError, TakeDue, TakeFrom, Waiting, WaitingStream,
 };
@@ -26,6 +26,10 @@ const WINDOW: Duration = Duration::from_secs(2);
 const LARGEST_WINDOW: u64 = 20_000;
 /// Taken at once of one account and priority: SQLite's writer is not held for longer than a direct send may wait.
 const AT_ONCE: u32 = 500;
+/// What travels together goes to one worker, and is sent within this time …
+const BUNDLE_LASTS: Duration = Duration::from_millis(50);
+/// … and is no more than this: a broker's price by the message is small already, and its window stays finely divided.
+const LARGEST_BUNDLE: usize = 16;
 /// Rounds follow each other no faster: there is always a window's worth to do meanwhile.
 const BREATH: Duration = Duration::from_millis(20);
 /// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
@@ -99,9 +103,7 @@ impl Delivery {
             return Ok(if is_over { self.until_next(&waiting, now) } else { Duration::ZERO });
         }
         let chunks = self.store.take_due(TakeDue { epoch: self.lease.epoch(), from, early: false }).await?;
-        for chunk in chunks {
-            self.hand_over(chunk).await;
-        }
+        self.hand_over(chunks).await;
         Ok(Duration::ZERO)
     }
 
@@ -151,27 +153,30 @@ impl Delivery {
         wait.filter(|wait| !wait.is_zero()).map_or(look, |wait| wait.min(look))
     }
 
-    /// Publishes a chunk, or gives it back.
-    async fn hand_over(&self, chunk: HandedChunk) {
-        let Some(account) = self.account_by_id(chunk.account) else { return self.give_back(chunk.id).await };
-        let lane = Lane { channel: account.name().channel, priority: chunk.priority };
-        let tasks: Vec<Task> = chunk
-            .handed
-            .iter()
-            .map(|handed| Task {
-                id: handed.id,
-                generation: handed.generation,
-                chunk: chunk.id,
-                account: chunk.account,
-                batch: chunk.batch,
-                lane,
-                retry_count: handed.retry_count,
-            })
-            .collect();
-        if let Err(error) = self.queue.publish(tasks).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not hand over: it waits in the ledger");
-            self.give_back(chunk.id).await;
+    /// Publishes chunks, or gives them back.
+    async fn hand_over(&self, chunks: Vec<HandedChunk>) {
+        let (mut ids, mut bundles) = (Vec::new(), Vec::new());
+        for chunks in chunks.chunk_by(|one, next| one.account == next.account) {
+            let of_account: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
+            let Some(account) = self.account_by_id(chunks[0].account) else {
+                self.give_back_all(of_account).await;
+                continue;
+            };
+            let channel = account.name().channel;
+            let tasks: Vec<Task> = chunks.iter().flat_map(|chunk| tasks_of(chunk, channel)).collect();
+            bundles.extend(Bundle::all(&tasks, self.together(account)));
+            ids.extend(of_account);
         }
+        if let Err(error) = self.queue.publish(bundles).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not hand over: it waits in the ledger");
+            self.give_back_all(ids).await;
+        }
+    }
+
+    /// How much of an account travels together: a slow one's work is spread over all workers, one by one.
+    fn together(&self, account: &SendingAccount) -> usize {
+        let room = account.budget.room(BudgetLane::Queued, BUNDLE_LASTS, Instant::now());
+        usize::try_from(room).unwrap_or(LARGEST_BUNDLE).clamp(1, LARGEST_BUNDLE)
     }
 
     /// Lets a chunk be taken again, however long the ledger is away; a process that ends meanwhile gives back all.
@@ -274,6 +279,19 @@ impl Delivery {
         }
         Ok(())
     }
+}
+
+fn tasks_of(chunk: &HandedChunk, channel: Channel) -> impl Iterator<Item = Task> {
+    let lane = Lane { channel, priority: chunk.priority };
+    chunk.handed.iter().map(move |handed| Task {
+        id: handed.id,
+        generation: handed.generation,
+        chunk: chunk.id,
+        account: chunk.account,
+        batch: chunk.batch,
+        lane,
+        retry_count: handed.retry_count,
+    })
 }
 
 /// Shares out `room` among the streams, who begins changing with every turn.

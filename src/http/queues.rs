@@ -48,7 +48,7 @@ struct LaneView {
     waiting: WaitingView,
     /// Handed over, and begun by nobody yet: in the queue, or in a worker's hand.
     handed_over: u64,
-    /// In the queue, ready to be taken.
+    /// In the queue, ready to be taken: notifications, or in a broker messages of up to 16 notifications.
     #[serde(skip_serializing_if = "Option::is_none")]
     ready: Option<u64>,
     /// Who takes from it.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
 use super::turns::Turns;
-use super::{Ack, Condition, Consumer, Delivery, Lane, LaneDepth, Queue, QueueError, Task};
+use super::{Ack, Bundle, Condition, Consumer, Delivery, Lane, LaneDepth, Queue, QueueError, Task};
 use crate::domain::{Channel, NotificationId, Priority};
 
 /// Lanes that all consumers of this process share.
@@ -78,15 +78,15 @@ impl Queue for Embedded {
         false
     }
 
-    async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError> {
+    async fn publish(&self, bundles: Vec<Bundle>) -> Result<(), QueueError> {
         let mut touched = [false; Channel::ALL.len()];
-        for task in tasks {
-            let channel = channel_index(task.lane.channel);
+        for Bundle { lane, tasks, .. } in bundles {
+            let channel = channel_index(lane.channel);
             let mut waiting = self.lanes[channel].waiting();
             if waiting.closed {
                 return Err(QueueError { doing: "handing over", reason: "it is closed".into() });
             }
-            waiting.lanes[priority_index(task.lane.priority)].push_back(task);
+            waiting.lanes[priority_index(lane.priority)].extend(tasks);
             touched[channel] = true;
         }
         for (lanes, _) in self.lanes.iter().zip(touched).filter(|(_, touched)| *touched) {
@@ -224,6 +224,10 @@ mod tests {
         }
     }
 
+    fn tasks(numbers: std::ops::Range<u128>, priority: Priority) -> Vec<Bundle> {
+        Bundle::all(&numbers.map(|number| task(number, priority)).collect::<Vec<_>>(), 2)
+    }
+
     fn count(deliveries: &[Delivery], priority: Priority) -> usize {
         deliveries.iter().filter(|delivery| delivery.task.lane.priority == priority).count()
     }
@@ -232,7 +236,7 @@ mod tests {
     async fn high_goes_first_and_the_lower_lanes_get_their_tenths() {
         let queue = Embedded::new();
         for priority in [Priority::Low, Priority::Normal, Priority::High] {
-            queue.publish((0..100).map(|number| task(number, priority)).collect()).await.expect("handed over");
+            queue.publish(tasks(0..100, priority)).await.expect("handed over");
         }
         let mut consumer = queue.consume(Channel::Sms, 1).await.expect("a consumer");
         let taken = consumer.next(100).await.expect("tasks");
@@ -259,7 +263,7 @@ mod tests {
             });
         }
         for number in 0..TASKS {
-            queue.publish(vec![task(number, Priority::Normal)]).await.expect("handed over");
+            queue.publish(tasks(number..number + 1, Priority::Normal)).await.expect("handed over");
             if number % 7 == 0 {
                 tokio::task::yield_now().await;
             }
@@ -280,7 +284,7 @@ mod tests {
     async fn a_stopped_consumer_leaves_what_it_did_not_take() {
         let queue = Embedded::new();
         let mut first = queue.consume(Channel::Sms, 1).await.expect("a consumer");
-        queue.publish((0..3).map(|number| task(number, Priority::Low)).collect()).await.expect("handed over");
+        queue.publish(tasks(0..3, Priority::Low)).await.expect("handed over");
         assert_eq!(first.next(1).await.expect("one").len(), 1);
         first.stop().await;
         assert!(first.next(1).await.is_none());
@@ -298,7 +302,7 @@ mod tests {
         {
             let mut wait = pin!(consumer.next(1));
             assert!(futures::poll!(wait.as_mut()).is_pending());
-            queue.publish(vec![task(1, Priority::High)]).await.expect("handed over");
+            queue.publish(tasks(1..2, Priority::High)).await.expect("handed over");
         }
         assert_eq!(consumer.next(1).await.expect("it is still there").len(), 1);
     }
@@ -309,6 +313,6 @@ mod tests {
         let mut consumer = queue.consume(Channel::Sms, 1).await.expect("a consumer");
         queue.close().await;
         assert!(consumer.next(1).await.is_none());
-        assert!(queue.publish(vec![task(1, Priority::High)]).await.is_err());
+        assert!(queue.publish(tasks(1..2, Priority::High)).await.is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! in the ledger, so a copy finds nothing to take, and what was lost is handed over again. Every wait is the ledger's;
 //! nothing waits in here but for a worker.
 
+pub mod bundle;
 pub mod embedded;
 pub mod foreign;
 pub mod lane;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use bundle::Bundle;
 pub use embedded::Embedded;
 pub use foreign::Ingress;
 pub use lane::Lane;
@@ -52,8 +54,8 @@ pub struct Delivery {
 pub enum Ack {
     /// The embedded queue forgets what it delivers.
     Nothing,
-    /// Dropped, it goes back to the broker at once.
-    RabbitMq(rabbitmq::Hold),
+    /// Dropped, its bundle goes back to the broker when the others of it are settled or dropped, too.
+    RabbitMq(rabbitmq::Share),
 }
 
 /// How a queue is just now.
@@ -74,7 +76,8 @@ pub enum Condition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneDepth {
     pub lane: Lane,
-    /// Ready to be taken; what workers hold is not in it.
+    /// Ready to be taken, counted in what the queue counts: tasks, or a broker's messages with a bundle in each. What
+    /// workers hold is not in it.
     pub ready: u64,
     pub consumers: u64,
 }
@@ -98,13 +101,13 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Hands over. After `Ok` the queue holds all of it. After an error it may hold some: hand all of it over again, in
     /// a new generation.
-    async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError>;
+    async fn publish(&self, bundles: Vec<Bundle>) -> Result<(), QueueError>;
 
     /// Tells others of notifications that failed for good, each by its id with a JSON body, where others can listen.
     async fn tell_failed(&self, copies: &[(NotificationId, Vec<u8>)]) -> Result<(), QueueError>;
 
-    /// Begins to take what is handed over for a channel, all its lanes. `prefetch` bounds what is in this process's
-    /// hand unsettled, where the queue can know. It goes on by itself after any outage.
+    /// Begins to take what is handed over for a channel, all its lanes. `prefetch` bounds how many bundles are in this
+    /// process's hand unsettled, where the queue can know. It goes on by itself after any outage.
     async fn consume(&self, channel: Channel, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Settles deliveries: the ledger knows what comes of them now. Never fails: what could not be settled is

@@ -25,11 +25,11 @@ struct Inside {
 }
 
 impl Basket {
-    pub(super) fn put(&self, lane: usize, delivery: Delivery) {
+    pub(super) fn put(&self, lane: usize, deliveries: impl Iterator<Item = Delivery>) {
         let mut inside = self.inside();
-        // Into a closed one it is not put: dropping it gives it back.
+        // Into a closed one they are not put: dropping them gives them back.
         if !inside.closed {
-            inside.lanes[lane].push_back(delivery);
+            inside.lanes[lane].extend(deliveries);
         }
         drop(inside);
         self.changed.notify_waiters();

@@ -23,7 +23,7 @@ use super::connection::{CALL_LIMIT, Link, Live, pauses, within};
 use super::incarnation::Keeper;
 use super::intake::Intake;
 use super::message;
-use super::settle::{Hold, Settled, Settler};
+use super::settle::{Hold, Settled, Settler, Share};
 use crate::domain::Channel;
 use crate::queue::{Ack, Consumer, Delivery, Lane, QueueError};
 
@@ -199,9 +199,10 @@ impl Feeder {
                     }
                 };
                 let hold = Hold::new(session.settler.clone(), index, message.acker.clone(), message.delivery_tag);
-                match message::to_task(&message.properties, lane) {
-                    Ok(task) => {
-                        self.basket.put(index, Delivery { task, ack: Ack::RabbitMq(hold) });
+                match message::to_tasks(&message.properties, &message.data, lane) {
+                    Ok(tasks) => {
+                        let shares = Share::of(hold, tasks.len()).map(Ack::RabbitMq);
+                        self.basket.put(index, tasks.into_iter().zip(shares).map(|(task, ack)| Delivery { task, ack }));
                         *worked = true;
                     }
                     Err(_) => foreign[index].push((message, hold)),

@@ -1,26 +1,21 @@
-//! A task as an AMQP message, and back.
+//! A bundle as an AMQP message, and back.
 //!
-//! The body is a `QueuedNotification` that others can read, with references and no personal data. What we need back
-//! stands in the message id and in a header: no body is parsed on the way.
-
-use std::collections::BTreeMap;
+//! The body is JSON that others can read, with references and no personal data: what an id stands for, the ledger knows.
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use serde::Serialize;
+use lapin::types::ShortString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::topology::{DEAD_LETTERS, NOTIFICATIONS, RETRY};
 use crate::domain::{AccountId, BatchId, Generation, NotificationId, Priority};
-use crate::queue::{Lane, Task};
+use crate::queue::foreign::LONGEST_BODY_BYTES;
+use crate::queue::{Bundle, Lane, Task};
 use crate::store::ChunkId;
 
 const PERSISTENT: u8 = 2;
-/// What the design's message names when nobody chose.
-const USUAL_RETRIES: i16 = 3;
-
-/// `<chunk>:<account>:<retry count>`, and `:<batch>` if it is in one. One header costs everybody less than four. Not
-/// `x-…`: headers exchanges pass over such names.
-const TASK: &str = "vestnik-task";
+/// The property `type` of our own messages in lanes: it tells them from what others publish there.
+const TASKS: &str = "vestnik.tasks";
 
 /// One message on its way to an exchange.
 #[derive(Debug)]
@@ -31,41 +26,62 @@ pub(super) struct Outgoing {
     pub(super) properties: BasicProperties,
 }
 
-/// The fields that `QueuedNotification` must have, and no address: the ledger holds it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a message in a lane says. The lane itself is the queue's name.
+#[derive(Deserialize, Serialize)]
 struct Body {
-    id: NotificationId,
-    channel: &'static str,
-    recipient: &'static str,
-    context: BTreeMap<(), ()>,
-    priority: &'static str,
-    retry_count: i16,
-    max_retries: i16,
+    tasks: Vec<Reference>,
 }
 
-pub(super) fn of_task(task: &Task) -> Outgoing {
-    let body = Body {
-        id: task.id,
-        channel: task.lane.channel.as_str(),
-        recipient: "",
-        context: BTreeMap::new(),
-        priority: task.lane.priority.as_str(),
-        retry_count: task.retry_count,
-        max_retries: USUAL_RETRIES.max(task.retry_count),
-    };
-    let mut headers = FieldTable::default();
-    headers.insert(TASK.into(), AMQPValue::LongString(header(task).into()));
+/// One task, as others may see it.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference {
+    id: Uuid,
+    generation: i32,
+    chunk: Uuid,
+    account: i16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<Uuid>,
+    retry_count: i16,
+}
+
+impl Reference {
+    fn of(task: &Task) -> Reference {
+        Reference {
+            id: task.id.0,
+            generation: task.generation.0,
+            chunk: task.chunk.0,
+            account: task.account.0,
+            batch: task.batch.map(|batch| batch.0),
+            retry_count: task.retry_count,
+        }
+    }
+
+    fn in_lane(self, lane: Lane) -> Task {
+        Task {
+            id: NotificationId(self.id),
+            generation: Generation(self.generation),
+            chunk: ChunkId(self.chunk),
+            account: AccountId(self.account),
+            batch: self.batch.map(BatchId),
+            lane,
+            retry_count: self.retry_count,
+        }
+    }
+}
+
+pub(super) fn of_bundle(bundle: &Bundle) -> Outgoing {
+    let body = Body { tasks: bundle.tasks.iter().map(Reference::of).collect() };
     let properties = BasicProperties::default()
-        .with_message_id(message_id(task))
+        .with_message_id(message_id(bundle))
+        .with_type(TASKS.into())
         .with_delivery_mode(PERSISTENT)
-        .with_priority(priority(task.lane.priority))
+        .with_priority(priority(bundle.lane.priority))
         .with_content_type("application/json".into())
-        .with_app_id("vestnik".into())
-        .with_headers(headers);
+        .with_app_id("vestnik".into());
     Outgoing {
-        exchange: if task.retry_count > 0 { RETRY } else { NOTIFICATIONS },
-        routing_key: task.lane.name(),
+        exchange: if bundle.is_retry { RETRY } else { NOTIFICATIONS },
+        routing_key: bundle.lane.name(),
         // Plain text and numbers: nothing in it can fail.
         body: serde_json::to_vec(&body).unwrap_or_default(),
         properties,
@@ -82,40 +98,25 @@ pub(super) fn of_failed(id: NotificationId, body: &[u8]) -> Outgoing {
     Outgoing { exchange: NOTIFICATIONS, routing_key: DEAD_LETTERS, body: body.to_vec(), properties }
 }
 
-/// The task that a message of this lane stands for.
+/// The tasks that a message of this lane stands for: at least one.
 ///
 /// # Errors
 /// When it is not one of ours, what is wrong with it.
-pub(super) fn to_task(properties: &BasicProperties, lane: Lane) -> Result<Task, &'static str> {
-    let message_id = properties.message_id().as_ref().map(ShortString::as_str).ok_or("it has no message id")?;
-    let (id, generation) = message_id.split_once(':').ok_or("its message id is not <id>:<generation>")?;
-    let id = id.parse().map(NotificationId).map_err(|_| "its message id does not begin with an id")?;
-    let generation = generation.parse().map(Generation).map_err(|_| "its message id does not end with a number")?;
-    let headers = properties.headers().as_ref().map(FieldTable::inner).ok_or("it has no headers")?;
-    let Some(AMQPValue::LongString(header)) = headers.get(TASK) else { return Err("it has no header vestnik-task") };
-    let header = std::str::from_utf8(header.as_bytes()).ok();
-    let (chunk, account, retry_count, batch) =
-        header.and_then(of_header).ok_or("its header vestnik-task is not <chunk>:<account>:<retry count>[:<batch>]")?;
-    Ok(Task { id, generation, chunk, account, batch, lane, retry_count })
+pub(super) fn to_tasks(properties: &BasicProperties, body: &[u8], lane: Lane) -> Result<Vec<Task>, &'static str> {
+    if properties.kind().as_ref().map(ShortString::as_str) != Some(TASKS) {
+        return Err("its type is not vestnik.tasks");
+    }
+    if body.len() > LONGEST_BODY_BYTES {
+        return Err("it is too large");
+    }
+    let body: Body = serde_json::from_slice(body).map_err(|_| "its body does not list tasks")?;
+    let tasks: Vec<Task> = body.tasks.into_iter().map(|reference| reference.in_lane(lane)).collect();
+    if tasks.is_empty() { Err("its list of tasks is empty") } else { Ok(tasks) }
 }
 
-fn header(task: &Task) -> String {
-    let (chunk, account, retry_count) = (task.chunk.0, task.account.0, task.retry_count);
-    let batch = task.batch.map(|batch| format!(":{}", batch.0)).unwrap_or_default();
-    format!("{chunk}:{account}:{retry_count}{batch}")
-}
-
-fn of_header(text: &str) -> Option<(ChunkId, AccountId, i16, Option<BatchId>)> {
-    let mut parts = text.split(':');
-    let chunk = ChunkId(parts.next()?.parse().ok()?);
-    let account = AccountId(parts.next()?.parse().ok()?);
-    let retry_count = parts.next()?.parse().ok()?;
-    let batch = parts.next().map(|id| id.parse().map(BatchId)).transpose().ok()?;
-    parts.next().is_none().then_some((chunk, account, retry_count, batch))
-}
-
-fn message_id(task: &Task) -> ShortString {
-    format!("{}:{}", task.id, task.generation.0).into()
+/// `<id>:<generation>` of its first task, which no other hand-over has.
+fn message_id(bundle: &Bundle) -> ShortString {
+    bundle.tasks.first().map(|task| format!("{}:{}", task.id, task.generation.0)).unwrap_or_default().into()
 }
 
 /// Where queues know two classes only, 5 and above is the upper one.
@@ -129,56 +130,56 @@ const fn priority(priority: Priority) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::domain::Channel;
 
-    fn task() -> Task {
+    const LANE: Lane = Lane { channel: Channel::Email, priority: Priority::Low };
+
+    fn task(number: u128) -> Task {
         Task {
-            id: NotificationId(Uuid::from_u128(1)),
+            id: NotificationId(Uuid::from_u128(number)),
             generation: Generation(3),
             chunk: ChunkId(Uuid::from_u128(2)),
             account: AccountId(7),
             batch: Some(BatchId(Uuid::from_u128(4))),
-            lane: Lane { channel: Channel::Email, priority: Priority::Low },
+            lane: LANE,
             retry_count: 0,
         }
     }
 
+    fn only(tasks: &[Task]) -> Bundle {
+        Bundle::all(tasks, tasks.len()).pop().expect("a bundle")
+    }
+
     #[test]
-    fn a_task_comes_back_as_it_went() {
-        for task in [task(), Task { batch: None, retry_count: 2, ..task() }] {
-            let message = of_task(&task);
-            assert_eq!(to_task(&message.properties, task.lane), Ok(task));
+    fn tasks_come_back_as_they_went() {
+        for tasks in [vec![task(1), task(2)], vec![Task { batch: None, retry_count: 2, ..task(1) }]] {
+            let message = of_bundle(&only(&tasks));
+            assert_eq!(to_tasks(&message.properties, &message.body, LANE), Ok(tasks));
         }
     }
 
     #[test]
-    fn others_find_a_notification_without_an_address() {
-        let message = of_task(&Task { retry_count: 5, ..task() });
+    fn others_find_references_and_no_address() {
+        let message = of_bundle(&only(&[Task { retry_count: 5, ..task(1) }]));
         assert_eq!((message.exchange, message.routing_key), (RETRY, "email.send.low"));
-        insta::assert_snapshot!(String::from_utf8(message.body).expect("text"), @r#"{"id":"00000000-0000-0000-0000-000000000001","channel":"email","recipient":"","context":{},"priority":"low","retryCount":5,"maxRetries":5}"#);
+        let id = message.properties.message_id().clone().expect("an id");
+        assert_eq!(id.as_str(), "00000000-0000-0000-0000-000000000001:3");
+        insta::assert_snapshot!(String::from_utf8(message.body).expect("text"), @r#"{"tasks":[{"id":"00000000-0000-0000-0000-000000000001","generation":3,"chunk":"00000000-0000-0000-0000-000000000002","account":7,"batch":"00000000-0000-0000-0000-000000000004","retryCount":5}]}"#);
     }
 
     #[test]
     fn what_is_not_ours_is_told_apart() {
-        let ours = of_task(&task()).properties;
-        let with_header = |text: &str| {
-            let mut headers = FieldTable::default();
-            headers.insert(TASK.into(), AMQPValue::LongString(text.into()));
-            ours.clone().with_headers(headers)
-        };
-        for (foreign, word) in [
-            (BasicProperties::default(), "no message id"),
-            (ours.clone().with_message_id("x".into()), "<id>:<generation>"),
-            (ours.clone().with_message_id("x:1".into()), "begin with an id"),
-            (ours.clone().with_message_id(format!("{}:x", Uuid::nil()).into()), "end with a number"),
-            (ours.clone().with_headers(FieldTable::default()), "no header vestnik-task"),
-            (with_header("x:7:0"), "<chunk>"),
-            (with_header(&format!("{}:7:0:{0}:1", Uuid::nil())), "<chunk>"),
+        let ours = of_bundle(&only(&[task(1)]));
+        for (properties, body, word) in [
+            (BasicProperties::default(), &ours.body[..], "type"),
+            (ours.properties.clone().with_type("other".into()), &ours.body, "type"),
+            (ours.properties.clone(), b"junk", "does not list tasks"),
+            (ours.properties.clone(), br#"{"tasks":[{"id":"x"}]}"#, "does not list tasks"),
+            (ours.properties.clone(), br#"{"tasks":[]}"#, "empty"),
+            (ours.properties.clone(), &[b' '; LONGEST_BODY_BYTES + 1], "too large"),
         ] {
-            let said = to_task(&foreign, task().lane).expect_err("not ours");
+            let said = to_tasks(&properties, body, LANE).expect_err("not ours");
             assert!(said.contains(word), "{said}");
         }
     }

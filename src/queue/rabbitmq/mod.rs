@@ -32,12 +32,12 @@ use self::intake::Intake;
 use self::publisher::Publisher;
 use self::reader::{Reader, Reads};
 use super::foreign::Ingress;
-use super::{Ack, Condition, Consumer, LaneDepth, Queue, QueueError, Task};
+use super::{Ack, Bundle, Condition, Consumer, LaneDepth, Queue, QueueError};
 use crate::domain::{Channel, Clock, NotificationId};
 
 pub use options::{Options, OptionsError};
 pub use probe::{Broker, declare, look};
-pub use settle::Hold;
+pub use settle::Share;
 pub use topology::{Found, Item, Report};
 
 const PUBLISHING: &str = "publishing";
@@ -104,8 +104,8 @@ impl Queue for RabbitMq {
         true
     }
 
-    async fn publish(&self, tasks: Vec<Task>) -> Result<(), QueueError> {
-        let messages: Vec<_> = tasks.iter().map(message::of_task).collect();
+    async fn publish(&self, bundles: Vec<Bundle>) -> Result<(), QueueError> {
+        let messages: Vec<_> = bundles.iter().map(message::of_bundle).collect();
         self.publisher.publish(&messages).await
     }
 
@@ -122,7 +122,7 @@ impl Queue for RabbitMq {
     async fn ack(&self, acks: Vec<Ack>) {
         for ack in acks {
             match ack {
-                Ack::RabbitMq(hold) => hold.done(),
+                Ack::RabbitMq(share) => share.done(),
                 Ack::Nothing => {}
             }
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -24,7 +25,7 @@ const MOST: usize = 1000;
 const LINGER: Duration = Duration::from_millis(500);
 
 /// One unsettled delivery. Dropped, it goes back to its queue.
-pub struct Hold {
+pub(super) struct Hold {
     settler: UnboundedSender<Settled>,
     /// Which of the settler's channels it came on.
     lane: usize,
@@ -56,9 +57,51 @@ impl Drop for Hold {
     }
 }
 
-impl std::fmt::Debug for Hold {
+/// One task's share in the delivery that brought it: when all are done, it is acknowledged; when all are settled and
+/// one was dropped, it goes back to its queue.
+pub struct Share {
+    whole: Arc<Whole>,
+    is_done: bool,
+}
+
+struct Whole {
+    hold: Option<Hold>,
+    goes_back: AtomicBool,
+}
+
+impl Share {
+    /// So many shares of one delivery.
+    pub(super) fn of(hold: Hold, count: usize) -> impl Iterator<Item = Share> {
+        let whole = Arc::new(Whole { hold: Some(hold), goes_back: AtomicBool::new(false) });
+        std::iter::repeat_n(whole, count).map(|whole| Share { whole, is_done: false })
+    }
+
+    /// The ledger knows what comes of this task.
+    pub(super) fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.whole.goes_back.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        let goes_back = *self.goes_back.get_mut();
+        if let Some(hold) = self.hold.take_if(|_| !goes_back) {
+            hold.done();
+        }
+    }
+}
+
+impl std::fmt::Debug for Share {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Hold({}, {})", self.lane, self.tag)
+        f.debug_struct("Share").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use vestnik::domain::{Channel, Priority};
 use vestnik::queue::{Condition, Queue};
 
-use super::stand::{ids, on, settle, take, task, tasks, until};
+use super::stand::{hand_over, ids, on, settle, take, task, tasks, until};
 use crate::support::eventually::{LONG, eventually};
 use crate::support::rabbitmq::{self, Alone, Vhost};
 
@@ -35,7 +35,7 @@ impl Traffic {
                 while !enough.load(Ordering::Relaxed) {
                     let priority =
                         [Priority::High, Priority::Normal, Priority::Low][usize::try_from(first / 100 % 3).unwrap()];
-                    if queue.publish(tasks(first..first + 100, priority)).await.is_ok() {
+                    if hand_over(&*queue, tasks(first..first + 100, priority)).await.is_ok() {
                         confirmed.lock().unwrap().extend(first..first + 100);
                     } else {
                         // A relay, too, looks before it tries again.
@@ -115,7 +115,7 @@ async fn an_orderly_stop_loses_nothing_and_all_goes_on() {
     let traffic = Traffic::on(&queue).await;
     vhost.broker.stop().await;
     assert!(tokio::time::timeout(LONG, queue.condition().wait_for(is_down)).await.is_ok(), "the stop goes unnoticed");
-    assert!(queue.publish(vec![task(1, Priority::High)]).await.is_err());
+    assert!(hand_over(&*queue, vec![task(1, Priority::High)]).await.is_err());
     vhost.broker.run().await;
     until(&*queue, Condition::Up).await;
     traffic.flows("after the stop").await;
@@ -159,7 +159,7 @@ async fn a_broker_short_of_memory_blocks_and_takes_again() {
     vhost.broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1"]).await;
     let blocked = |now: &Condition| matches!(now, Condition::Blocked { reason } if reason.contains("memory"));
     let noticed = tokio::time::timeout(LONG, queue.condition().wait_for(blocked)).await.is_ok();
-    let refused = queue.publish(vec![task(1, Priority::High)]).await.err().map(|error| error.to_string());
+    let refused = hand_over(&*queue, vec![task(1, Priority::High)]).await.err().map(|error| error.to_string());
     vhost.broker.ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"]).await;
     assert!(noticed, "the alarm goes unnoticed: {:?}", *queue.condition().borrow());
     assert!(refused.as_ref().is_some_and(|said| said.contains("memory")), "{refused:?}");
@@ -173,12 +173,13 @@ async fn a_queue_that_is_deleted_is_made_again_and_counted() {
     let Some(vhost) = alone().await else { return };
     let queue = on(&vhost).await;
     let mut consumer = queue.consume(Channel::Sms, 100).await.unwrap();
-    queue.publish(tasks(0..5, Priority::Normal)).await.unwrap();
+    hand_over(&*queue, tasks(0..5, Priority::Normal)).await.unwrap();
     let before = take(&mut *consumer, 5).await;
     settle(&*queue, before).await;
     vhost.broker.ctl(&["-p", &vhost.name, "delete_queue", "sms.send"]).await;
     losses(&*queue, 2).await;
-    eventually(LONG, "the queue takes again", async || queue.publish(vec![task(7, Priority::Normal)]).await.ok()).await;
+    eventually(LONG, "the queue takes again", async || hand_over(&*queue, vec![task(7, Priority::Normal)]).await.ok())
+        .await;
     assert!(ids(&take(&mut *consumer, 1).await).contains(&7), "and its consumer goes on");
     queue.close().await;
 }
@@ -188,7 +189,7 @@ async fn a_wiped_broker_is_noticed_by_everyone_who_knew_it() {
     let Some(vhost) = alone().await else { return };
     let (first, second) = (on(&vhost).await, on(&vhost).await);
     assert_eq!((*first.losses().borrow(), *second.losses().borrow()), (1, 0));
-    first.publish(tasks(0..50, Priority::Low)).await.unwrap();
+    hand_over(&*first, tasks(0..50, Priority::Low)).await.unwrap();
     vhost.broker.ctl(&["stop_app"]).await;
     vhost.broker.ctl(&["reset"]).await;
     vhost.broker.ctl(&["start_app"]).await;
@@ -204,12 +205,12 @@ async fn a_wiped_broker_is_noticed_by_everyone_who_knew_it() {
 async fn queues_that_are_deleted_while_nobody_consumes_are_found_by_what_comes_back() {
     let Some(vhost) = alone().await else { return };
     let queue = on(&vhost).await;
-    queue.publish(tasks(0..50, Priority::Low)).await.unwrap();
+    hand_over(&*queue, tasks(0..50, Priority::Low)).await.unwrap();
     vhost.broker.delete_queues(&vhost.name).await;
-    let said = queue.publish(tasks(50..60, Priority::High)).await.unwrap_err().to_string();
+    let said = hand_over(&*queue, tasks(50..60, Priority::High)).await.unwrap_err().to_string();
     assert!(said.contains("came back") && said.contains("sms.send.high"), "{said}");
     losses(&*queue, 2).await;
-    queue.publish(tasks(60..70, Priority::High)).await.unwrap();
+    hand_over(&*queue, tasks(60..70, Priority::High)).await.unwrap();
     queue.close().await;
 }
 
@@ -220,7 +221,7 @@ async fn one_unroutable_lane_does_not_pass_among_a_batch() {
     vhost.broker.ctl(&["-p", &vhost.name, "delete_queue", "sms.send.low"]).await;
     let mut batch = tasks(0..400, Priority::High);
     batch.insert(200, task(1000, Priority::Low));
-    let said = queue.publish(batch).await.unwrap_err().to_string();
+    let said = hand_over(&*queue, batch).await.unwrap_err().to_string();
     assert!(said.contains("1 of 401 came back") && said.contains("sms.send.low"), "{said}");
     queue.close().await;
 }

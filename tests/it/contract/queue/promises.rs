@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use vestnik::domain::{Channel, Generation, Priority};
-use vestnik::queue::{Lane, Task};
+use vestnik::queue::{Bundle, Lane, Task};
 
-use super::stand::{Stand, count, ids, ready, settle, take, task, tasks};
+use super::stand::{Stand, count, hand_over, ids, ready, settle, take, task, tasks};
 use crate::support::eventually::LONG;
 
 macro_rules! over_all_queues {
@@ -39,6 +39,8 @@ over_all_queues!(
     settling_out_of_order_settles_all,
     what_is_not_settled_comes_again_where_it_is_shared,
     two_hand_overs_are_two_deliveries,
+    bundles_come_as_tasks,
+    a_bundle_comes_again_until_all_of_it_is_settled,
     channels_do_not_mix,
     a_stopped_consumer_leaves_the_rest,
     a_waiting_consumer_is_woken,
@@ -58,7 +60,7 @@ async fn all_that_is_handed_over_comes(stand: &Stand) {
             [first, Task { retry_count: 2, batch: None, generation: Generation(7), ..task(number + 10, priority) }]
         })
         .collect();
-    stand.queue.publish(sent.clone()).await.unwrap();
+    hand_over(&*stand.queue, sent.clone()).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let mut taken: Vec<Task> = Vec::new();
     while taken.len() < sent.len() {
@@ -74,7 +76,7 @@ async fn all_that_is_handed_over_comes(stand: &Stand) {
 
 async fn many_batches_come_whole(stand: &Stand) {
     let count = 1_800;
-    stand.queue.publish(tasks(0..count, Priority::Low)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..count, Priority::Low)).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 200).await.unwrap();
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < usize::try_from(count).unwrap() {
@@ -86,7 +88,7 @@ async fn many_batches_come_whole(stand: &Stand) {
 
 async fn urgent_goes_first_and_lower_lanes_get_their_share(stand: &Stand) {
     for (priority, first) in [(Priority::Low, 0), (Priority::Normal, 1000), (Priority::High, 2000)] {
-        stand.queue.publish(tasks(first..first + 600, priority)).await.unwrap();
+        hand_over(&*stand.queue, tasks(first..first + 600, priority)).await.unwrap();
     }
     let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let mut counts = [0; 3];
@@ -103,7 +105,7 @@ async fn urgent_goes_first_and_lower_lanes_get_their_share(stand: &Stand) {
 }
 
 async fn no_more_than_asked_for_is_given(stand: &Stand) {
-    stand.queue.publish(tasks(0..50, Priority::High)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..50, Priority::High)).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let mut taken = 0;
     while taken < 50 {
@@ -115,19 +117,19 @@ async fn no_more_than_asked_for_is_given(stand: &Stand) {
 }
 
 async fn what_is_settled_does_not_come_again(stand: &Stand) {
-    stand.queue.publish(tasks(0..20, Priority::Normal)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..20, Priority::Normal)).await.unwrap();
     let mut first = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let deliveries = take(&mut *first, 20).await;
     settle(&*stand.queue, deliveries).await;
     first.stop().await;
-    stand.queue.publish(vec![task(99, Priority::Low)]).await.unwrap();
+    hand_over(&*stand.queue, vec![task(99, Priority::Low)]).await.unwrap();
     let mut second = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     assert_eq!(ids(&take(&mut *second, 1).await), [99].into());
     ready(&*stand.queue, [0, 0, 0]).await;
 }
 
 async fn settling_out_of_order_settles_all(stand: &Stand) {
-    stand.queue.publish(tasks(0..40, Priority::Normal)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..40, Priority::Normal)).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let mut deliveries = Vec::new();
     // In the hand at the same time are 30 at most: the lane's share of 100.
@@ -147,7 +149,7 @@ async fn settling_out_of_order_settles_all(stand: &Stand) {
 }
 
 async fn what_is_not_settled_comes_again_where_it_is_shared(stand: &Stand) {
-    stand.queue.publish(tasks(0..3, Priority::High)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..3, Priority::High)).await.unwrap();
     let mut first = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let mut deliveries = take(&mut *first, 3).await;
     let last = deliveries.pop().unwrap();
@@ -160,18 +162,52 @@ async fn what_is_not_settled_comes_again_where_it_is_shared(stand: &Stand) {
         assert_eq!(ids(&take(&mut *second, 2).await).len(), 2);
     } else {
         // What the process forgets, the ledger hands over again.
-        stand.queue.publish(vec![task(9, Priority::Low)]).await.unwrap();
+        hand_over(&*stand.queue, vec![task(9, Priority::Low)]).await.unwrap();
         assert_eq!(ids(&take(&mut *second, 1).await), [9].into());
     }
 }
 
 async fn two_hand_overs_are_two_deliveries(stand: &Stand) {
     let first = task(1, Priority::Normal);
-    stand.queue.publish(vec![first]).await.unwrap();
-    stand.queue.publish(vec![Task { generation: Generation(2), ..first }, first]).await.unwrap();
+    hand_over(&*stand.queue, vec![first]).await.unwrap();
+    hand_over(&*stand.queue, vec![Task { generation: Generation(2), ..first }, first]).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let generations: Vec<_> = take(&mut *consumer, 3).await.iter().map(|delivery| delivery.task.generation.0).collect();
     assert_eq!(generations, [1, 2, 1], "in order, and none left out");
+}
+
+async fn bundles_come_as_tasks(stand: &Stand) {
+    let mixed = [tasks(0..70, Priority::Low), tasks(70..71, Priority::High)].concat();
+    stand.queue.publish(Bundle::all(&mixed, 32)).await.unwrap();
+    let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
+    let deliveries = take(&mut *consumer, 71).await;
+    let mut taken: Vec<Task> = deliveries.iter().map(|delivery| delivery.task).collect();
+    taken.sort_by_key(|task| task.id);
+    assert_eq!(taken, mixed);
+    settle(&*stand.queue, deliveries).await;
+    consumer.stop().await;
+    ready(&*stand.queue, [0, 0, 0]).await;
+}
+
+async fn a_bundle_comes_again_until_all_of_it_is_settled(stand: &Stand) {
+    if !stand.queue.is_shared() {
+        return;
+    }
+    stand.queue.publish(Bundle::all(&tasks(0..20, Priority::Normal), 10)).await.unwrap();
+    let mut consumer = stand.queue.consume(Channel::Sms, 100).await.unwrap();
+    let mut deliveries = take(&mut *consumer, 20).await;
+    deliveries.sort_by_key(|delivery| delivery.task.id);
+    // One of the second bundle is given back; the first is settled whole, in two steps and in any order.
+    let dropped = deliveries.pop().unwrap();
+    let rest = deliveries.split_off(4);
+    settle(&*stand.queue, rest).await;
+    settle(&*stand.queue, deliveries).await;
+    drop(dropped);
+    let again = take(&mut *consumer, 10).await;
+    assert_eq!(ids(&again), (10..20).collect());
+    settle(&*stand.queue, again).await;
+    consumer.stop().await;
+    ready(&*stand.queue, [0, 0, 0]).await;
 }
 
 async fn channels_do_not_mix(stand: &Stand) {
@@ -179,7 +215,7 @@ async fn channels_do_not_mix(stand: &Stand) {
         lane: Lane { channel: Channel::Email, priority: Priority::High },
         ..task(number, Priority::High)
     };
-    stand.queue.publish(vec![email(1), task(2, Priority::Low), email(3)]).await.unwrap();
+    hand_over(&*stand.queue, vec![email(1), task(2, Priority::Low), email(3)]).await.unwrap();
     let mut sms = stand.queue.consume(Channel::Sms, 10).await.unwrap();
     assert_eq!(ids(&take(&mut *sms, 1).await), [2].into());
     let mut emails = stand.queue.consume(Channel::Email, 10).await.unwrap();
@@ -187,7 +223,7 @@ async fn channels_do_not_mix(stand: &Stand) {
 }
 
 async fn a_stopped_consumer_leaves_the_rest(stand: &Stand) {
-    stand.queue.publish(tasks(0..50, Priority::High)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..50, Priority::High)).await.unwrap();
     let mut first = stand.queue.consume(Channel::Sms, 100).await.unwrap();
     let deliveries = take(&mut *first, 10).await;
     first.stop().await;
@@ -205,7 +241,7 @@ async fn a_waiting_consumer_is_woken(stand: &Stand) {
     for number in 0..20 {
         let mut wait = pin!(consumer.next(1));
         assert!(futures::poll!(wait.as_mut()).is_pending());
-        stand.queue.publish(vec![task(number, Priority::Low)]).await.unwrap();
+        hand_over(&*stand.queue, vec![task(number, Priority::Low)]).await.unwrap();
         let deliveries = tokio::time::timeout(LONG, wait).await.expect("it is woken").unwrap();
         assert_eq!(ids(&deliveries), [number].into());
         settle(&*stand.queue, deliveries).await;
@@ -219,7 +255,7 @@ async fn a_wait_that_is_given_up_loses_nothing(stand: &Stand) {
             let mut wait = pin!(consumer.next(1));
             assert!(futures::poll!(wait.as_mut()).is_pending());
         }
-        stand.queue.publish(vec![task(number, Priority::High)]).await.unwrap();
+        hand_over(&*stand.queue, vec![task(number, Priority::High)]).await.unwrap();
         let deliveries = take(&mut *consumer, 1).await;
         assert_eq!(ids(&deliveries), [number].into());
         settle(&*stand.queue, deliveries).await;
@@ -228,7 +264,7 @@ async fn a_wait_that_is_given_up_loses_nothing(stand: &Stand) {
 
 async fn two_consumers_share_and_never_both_have_one(stand: &Stand) {
     let total = 400;
-    stand.queue.publish(tasks(0..total, Priority::Normal)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..total, Priority::Normal)).await.unwrap();
     let (sender, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let workers = [(); 2].map(|()| {
         let (queue, sender) = (Arc::clone(&stand.queue), sender.clone());
@@ -253,7 +289,7 @@ async fn two_consumers_share_and_never_both_have_one(stand: &Stand) {
 
 async fn depths_are_those_of_the_lanes(stand: &Stand) {
     for (priority, count) in [(Priority::High, 1), (Priority::Normal, 2), (Priority::Low, 3)] {
-        stand.queue.publish(tasks(0..count, priority)).await.unwrap();
+        hand_over(&*stand.queue, tasks(0..count, priority)).await.unwrap();
     }
     ready(&*stand.queue, [1, 2, 3]).await;
     let depths = stand.queue.depths().await.unwrap();
@@ -271,7 +307,7 @@ async fn depths_are_those_of_the_lanes(stand: &Stand) {
 async fn nothing_is_lost_while_nothing_happens(stand: &Stand) {
     // A broker that is new to us may have lost what we do not know of.
     let at_first = u64::from(stand.queue.is_shared());
-    stand.queue.publish(tasks(0..10, Priority::Low)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..10, Priority::Low)).await.unwrap();
     assert_eq!(*stand.queue.losses().borrow(), at_first);
     if let Some(vhost) = &stand.vhost {
         let other = super::stand::on(vhost).await;
@@ -283,7 +319,7 @@ async fn nothing_is_lost_while_nothing_happens(stand: &Stand) {
 async fn a_closed_queue_takes_and_gives_nothing(stand: &Stand) {
     let mut consumer = stand.queue.consume(Channel::Sms, 10).await.unwrap();
     stand.queue.close().await;
-    assert!(stand.queue.publish(vec![task(1, Priority::High)]).await.is_err());
+    assert!(hand_over(&*stand.queue, vec![task(1, Priority::High)]).await.is_err());
     assert!(tokio::time::timeout(LONG, consumer.next(1)).await.unwrap().is_none());
     consumer.stop().await;
 }

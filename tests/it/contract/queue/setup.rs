@@ -7,7 +7,7 @@ use vestnik::domain::{Channel, Priority, SystemClock};
 use vestnik::queue::rabbitmq::{Found, Options, declare, look};
 use vestnik::queue::{self, Condition};
 
-use super::stand::{Stand, ids, on, settings, take, tasks, until};
+use super::stand::{Stand, hand_over, ids, on, settings, take, tasks, until};
 use crate::support::eventually::{LONG, eventually};
 use crate::support::process::program;
 use crate::support::rabbitmq::{self, Shared, Vhost};
@@ -46,7 +46,7 @@ async fn what_is_there_with_other_arguments_is_used_and_said() {
     assert_eq!(differences.len(), 14, "{differences:?}");
     assert!(differences[0].1.contains("inequivalent arg 'x-queue-type' for queue"), "{differences:?}");
     let queue = on(&vhost).await;
-    queue.publish(tasks(0..3, Priority::Low)).await.unwrap();
+    hand_over(&*queue, tasks(0..3, Priority::Low)).await.unwrap();
     queue.close().await;
 }
 
@@ -72,7 +72,7 @@ async fn a_message_that_is_not_ours_goes_to_quarantine() {
         vhost.name
     );
     vhost.broker.ctl(&["eval", &publish]).await;
-    stand.queue.publish(tasks(0..1, Priority::Normal)).await.unwrap();
+    hand_over(&*stand.queue, tasks(0..1, Priority::Normal)).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 10).await.unwrap();
     assert_eq!(ids(&take(&mut *consumer, 1).await), [0].into());
     consumer.stop().await;
@@ -130,7 +130,7 @@ async fn the_definitions_load_and_their_rights_are_enough() {
     let url = vhost.url_of("vestnik", "for-this-test");
     let queue = queue::connect(&settings(Some(url)), Arc::new(SystemClock), None).unwrap();
     until(&*queue, Condition::Up).await;
-    queue.publish(tasks(0..10, Priority::High)).await.unwrap();
+    hand_over(&*queue, tasks(0..10, Priority::High)).await.unwrap();
     let mut consumer = queue.consume(Channel::Sms, 100).await.unwrap();
     assert_eq!(take(&mut *consumer, 10).await.len(), 10);
     assert_eq!(*queue.losses().borrow(), 1, "the marker can be read and written with these rights");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use vestnik::config::queue::{QueueSettings, QueueType};
 use vestnik::domain::{AccountId, BatchId, Channel, Generation, NotificationId, Priority, SystemClock};
-use vestnik::queue::{self, Condition, Consumer, Delivery, Lane, Queue, Task};
+use vestnik::queue::{self, Bundle, Condition, Consumer, Delivery, Lane, Queue, QueueError, Task};
 use vestnik::store::ChunkId;
 
 use crate::support::eventually::{LONG, eventually};
@@ -79,6 +79,11 @@ pub(super) fn task(number: u128, priority: Priority) -> Task {
 
 pub(super) fn tasks(numbers: std::ops::Range<u128>, priority: Priority) -> Vec<Task> {
     numbers.map(|number| task(number, priority)).collect()
+}
+
+/// Hands over, each by itself.
+pub(super) async fn hand_over(queue: &dyn Queue, tasks: Vec<Task>) -> Result<(), QueueError> {
+    queue.publish(Bundle::all(&tasks, 1)).await
 }
 
 /// Takes so many, in as many steps as it needs, and settles none.
