@@ -6,6 +6,7 @@
 mod accept;
 mod committer;
 mod connection;
+mod frozen;
 mod load;
 mod open;
 pub(crate) mod pool;
@@ -294,6 +295,12 @@ impl Ledger for Postgres {
     }
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
+        let limit = pool::idle_limit(self.call_timeout);
+        self.shared
+            .on_connection(frozen::DOING, move |client| {
+                Box::pin(async move { frozen::end_frozen(client, limit).await })
+            })
+            .await?;
         recovery::recover(self, recover).await
     }
 }

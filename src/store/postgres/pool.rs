@@ -50,7 +50,7 @@ pub(crate) fn pool(reach: &Reach<'_>) -> Result<Pool, String> {
     let set = format!(
         "SET statement_timeout = {timeout_ms}; SET idle_in_transaction_session_timeout = {};
          SET timezone = 'UTC'; {}",
-        timeout_ms * 2,
+        idle_limit(timeout).as_millis(),
         reach.set
     );
     Pool::builder(manager)
@@ -65,6 +65,11 @@ pub(crate) fn pool(reach: &Reach<'_>) -> Result<Pool, String> {
         }))
         .build()
         .map_err(|error| format!("cannot make the connection pool: {error}"))
+}
+
+/// For so long a process may say nothing amid a transaction.
+pub(super) fn idle_limit(call_timeout: Duration) -> Duration {
+    call_timeout * 2
 }
 
 fn is_local(host: &Host) -> bool {

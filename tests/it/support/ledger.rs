@@ -371,8 +371,12 @@ impl TestLedger {
     }
 
     pub(crate) async fn recover_as(&self, epoch: Epoch) -> Recovered {
+        self.try_recover_as(epoch).await.unwrap()
+    }
+
+    pub(crate) async fn try_recover_as(&self, epoch: Epoch) -> Result<Recovered, StoreError> {
         let recover = Recover { epoch, now: self.now(), send_deadline: SEND_DEADLINE, resend_grace: RESEND_GRACE };
-        self.store().recover(recover).await.unwrap()
+        self.store().recover(recover).await
     }
 
     /// This process dies without a word, and a new one starts, long enough afterwards to know that it is dead.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use vestnik::domain::{Channel, HoldReason, NotificationId, OutcomeClass, Policy, Status};
 use vestnik::store::{Begin, Close, NewEpoch, NewNotification, Next, Recovered};
 
+use crate::support::eventually::{LONG, eventually};
 use crate::support::ledger::{LEASE, RESEND_GRACE, SEND_DEADLINE, TestLedger, claims, ids_of, new_epoch, promises};
+use crate::support::postgres::connect;
 
 promises!(
     what_a_lost_process_had_open_becomes_uncertain,
@@ -21,6 +23,30 @@ promises!(
     nobody_recovers_himself,
     processes_that_live_are_counted_by_what_they_send_by,
 );
+
+/// The server's own limits do not reach a session of which it awaits rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_froze_amid_a_write_holds_nobody_up() {
+    let Some(mut ledger) = TestLedger::postgres().await else { return };
+    let (_, new) = ledger.batch(3);
+    ledger.accept(new).await;
+    ledger.open(&ledger.take().await).await;
+    let url = ledger.database.as_ref().unwrap().url();
+    let frozen = connect(&url).await.unwrap();
+    frozen
+        .batch_execute("SET application_name = 'vestnik'; BEGIN; UPDATE work SET hold = hold WHERE state = 4")
+        .await
+        .unwrap();
+    let rows = frozen.copy_in::<_, bytes::Bytes>("COPY accounts FROM STDIN").await.unwrap();
+    ledger.options.call_timeout = Duration::from_secs(1);
+    ledger.crash().await;
+    let recovered =
+        eventually(LONG, "what it had open is settled", async || ledger.try_recover_as(ledger.epoch).await.ok()).await;
+    assert_eq!(recovered.uncertain, 3);
+    drop(rows);
+    assert!(frozen.batch_execute("COMMIT").await.is_err(), "its session is over");
+    ledger.assert_balances().await;
+}
 
 async fn what_a_lost_process_had_open_becomes_uncertain(mut ledger: TestLedger) {
     let (_, new) = ledger.batch(20);
