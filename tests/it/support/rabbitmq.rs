@@ -2,7 +2,7 @@
 //! test. It ends with this process, however that ends.
 #![expect(
     clippy::disallowed_methods,
-    reason = "whether skipping is allowed comes from the environment, as in CI"
+    reason = "what to start and whether skipping is allowed come from the environment, as in CI"
 )]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
@@ -118,7 +118,7 @@ impl<B: Deref<Target = Broker>> Vhost<B> {
 
 impl Broker {
     async fn start() -> Result<Broker, String> {
-        let programs = programs().ok_or("there is no rabbitmq-server in /usr/lib/rabbitmq/lib")?;
+        let programs = programs()?;
         let dir = tempfile::Builder::new().prefix("vestnik-rabbitmq-").tempdir().map_err(|error| error.to_string())?;
         let node = format!("vestnik_it_{}@localhost", std::process::id());
         // The shell beside the broker removes it.
@@ -253,11 +253,19 @@ impl Broker {
     }
 }
 
-/// Debian's wrapper demands root or rabbitmq; the scripts behind it do not.
-fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/rabbitmq/lib").ok()?;
+/// The folder of `rabbitmq-server` and `rabbitmqctl`: that of `VESTNIK_TEST_RABBITMQ_SERVER`, or Debian's. Its wrapper
+/// demands root or rabbitmq; the scripts behind it do not.
+fn programs() -> Result<PathBuf, String> {
+    if let Some(server) = std::env::var_os("VESTNIK_TEST_RABBITMQ_SERVER") {
+        let folder = Path::new(&server).parent().map(Path::to_owned);
+        return folder
+            .filter(|_| Path::exists(server.as_ref()))
+            .ok_or_else(|| format!("there is no {}", server.display()));
+    }
+    const FOLDER: &str = "/usr/lib/rabbitmq/lib";
+    let versions = std::fs::read_dir(FOLDER).into_iter().flatten();
     let mut folders: Vec<_> = versions.filter_map(|entry| Some(entry.ok()?.path().join("sbin"))).collect();
     folders.retain(|folder: &PathBuf| Path::exists(&folder.join("rabbitmq-server")));
     folders.sort();
-    folders.pop()
+    folders.pop().ok_or_else(|| format!("there is no rabbitmq-server in {FOLDER}"))
 }
