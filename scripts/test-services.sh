@@ -18,6 +18,8 @@
 #   VESTNIK_TEST_ALLOW_SKIP=1  go on without a server that cannot be had, and say so at the end
 #   VESTNIK_TEST_INSTALL=0     install nothing
 #   VESTNIK_TEST_PG_PORT, VESTNIK_TEST_AMQP_PORT   the usual ports, if yours are not 5432 and 5672
+#   VESTNIK_TEST_RABBITMQ_SERVER=PATH   the program rabbitmq-server, with rabbitmqctl beside it, that tests start theirs
+#                                       from; that of another version than the installed one, say
 set -euo pipefail
 
 readonly PG_IMAGE=postgres:17
@@ -216,7 +218,13 @@ amqp_container() {
 }
 
 # Debian's wrapper in /usr/sbin demands root or rabbitmq; the script behind it does not.
-amqp_script() { find /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin -name rabbitmq-server 2>/dev/null | sort -V | tail -n 1; }
+amqp_script() {
+  if [[ ${VESTNIK_TEST_RABBITMQ_SERVER:-} ]]; then
+    echo "$VESTNIK_TEST_RABBITMQ_SERVER"
+  else
+    find /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin -name rabbitmq-server 2>/dev/null | sort -V | tail -n 1
+  fi
+}
 
 amqp_binaries() {
   local data=$dir/rabbitmq port script

@@ -103,6 +103,12 @@ pub async fn run(args: &ServeArgs, settings: Settings, printer: Printer) -> anyh
 /// Runs until SIGINT or SIGTERM, then settles what runs.
 async fn start(roles: Roles, settings: Settings, printer: Printer) -> anyhow::Result<Ended> {
     telemetry::log_to_stderr(&settings.log.level, settings.log.format).map_err(anyhow::Error::msg)?;
+    if settings.queue.rabbitmq_url.is_none() && roles.relay != roles.work {
+        bail!(
+            "without a broker the same process hands over and sends: `relay` and `worker` go together\nhint: give both, \
+             or `api` alone for a process that only answers, or set RABBITMQ_URL for all processes"
+        );
+    }
     let lifecycle = Lifecycle::default();
     lifecycle.listen_for_signals().context("could not listen for signals")?;
     let app = App::start(&settings, roles, lifecycle).await?;

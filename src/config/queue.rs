@@ -20,7 +20,7 @@ pub struct QueueSettings {
     /// Whether to make the exchanges and queues that are missing, where the broker lets us; else they are only looked
     /// for.
     pub declare: bool,
-    /// A PEM file of a certificate to trust beside the system's, for `amqps://`.
+    /// A PEM file of certificates to trust beside the system's, for `amqps://`.
     pub ca_file: Option<PathBuf>,
     /// A broker that is silent for twice as long counts as gone. In the URL as `?heartbeat=`, that one holds.
     pub heartbeat_seconds: u16,

@@ -91,7 +91,7 @@ impl Delivery {
             if let Some(mut repeated) = this.accept_all(std::slice::from_ref(&prepared), epoch, key).await? {
                 return repeated.pop().ok_or_else(|| internal("a repeated call without a result"));
             }
-            this.wake.notify_one();
+            this.tell_of_due();
             this.left_waiting(id).await
         })
         .await
@@ -107,9 +107,9 @@ impl Delivery {
         self.to_its_end(async move { this.accept_bulk(request, key).await }).await
     }
 
-    /// A batch was paused, resumed or cancelled: that takes hold at once in this process.
+    /// A batch was paused, resumed or cancelled: that takes hold at once.
     pub fn look_at_batches(&self) {
-        self.wake.notify_one();
+        self.tell_of_due();
     }
 
     /// Runs a call to its end whatever becomes of its caller.
@@ -165,7 +165,7 @@ impl Delivery {
         if accepted.is_err() {
             self.abandon(new.id);
         }
-        self.wake.notify_one();
+        self.tell_of_due();
         accepted
     }
 

@@ -85,7 +85,7 @@ impl Delivery {
             DirectError::Store(error @ StoreError::Refused { .. }) => Refused::Wrong { reason: error.to_string() },
             error => Refused::Unavailable(Unavailable { reason: error.to_string() }),
         })?;
-        self.wake.notify_one();
+        self.tell_of_due();
         Ok(Accepted { id: accepted })
     }
 

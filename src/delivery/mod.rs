@@ -193,7 +193,7 @@ pub struct Delivery {
     unrecorded: Arc<AtomicUsize>,
     /// Outcomes of queued sends on their way to the ledger.
     recorder: Recorder,
-    /// Something became due in this process.
+    /// This process is to look what is due.
     wake: tokio::sync::Notify,
     /// Sends in the works, and the loop that begins them.
     sends: TaskTracker,
@@ -336,6 +336,12 @@ impl Delivery {
             None => self.accounts.default_for(channel)?,
         };
         self.sending.get(provider.account()).ok_or(UnknownAccount::None(channel))
+    }
+
+    /// Something became due or may leave now: whoever relays is to look, in this process or another.
+    fn tell_of_due(&self) {
+        self.wake.notify_one();
+        self.store.tell_of_due();
     }
 
     fn account_by_id(&self, id: AccountId) -> Option<&Arc<SendingAccount>> {

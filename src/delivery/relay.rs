@@ -32,7 +32,7 @@ const BUNDLE_LASTS: Duration = Duration::from_millis(50);
 const LARGEST_BUNDLE: usize = 16;
 /// Rounds follow each other no faster: there is always a window's worth to do meanwhile.
 const BREATH: Duration = Duration::from_millis(20);
-/// The ledger is looked at this often while there is anything in it, and by whom nobody wakes.
+/// The ledger is looked at this often while there is anything in it, and when no word of others comes through.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// … and this often while there is nothing.
 const IDLE_LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -75,6 +75,7 @@ pub(super) fn start(delivery: &Arc<Delivery>) {
             tokio::select! {
                 () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
                 () = delivery.wake.notified() => {}
+                () = delivery.store.due_elsewhere() => {}
                 _ = losses.changed() => losses.mark_changed(),
                 () = delivery.stopping.cancelled() => return,
             }

@@ -179,7 +179,7 @@ impl Delivery {
         }
         let decision = Decision { by: run.request.by.clone(), at: self.clock.now() };
         let replayed: HashSet<_> = self.store.replay(replays, decision).await?.into_iter().collect();
-        self.wake.notify_one();
+        self.tell_of_due();
         let (ours, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(dead, _)| replayed.contains(dead));
         done.replayed.extend(ours);
         if !others.is_empty() {

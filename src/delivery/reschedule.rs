@@ -65,7 +65,7 @@ impl Delivery {
         }
         self.check_move(at, found.not_after)?;
         let moved = self.store.reschedule(id, at).await?;
-        self.wake.notify_one();
+        self.tell_of_due();
         Ok(moved)
     }
 
@@ -76,7 +76,7 @@ impl Delivery {
         }
         self.check_move(at, self.not_after_of(batch.id).await?)?;
         let moved = self.store.reschedule_batch(batch.id, at).await?;
-        self.wake.notify_one();
+        self.tell_of_due();
         Ok(moved)
     }
 

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lookup;
 mod mentions;
 pub mod migrations;
+pub mod neighbours;
 pub mod opens;
 mod personal;
 mod plan;
@@ -54,6 +55,7 @@ pub use ledger::{
     StoredKey, Stream, TakeDue, TakeFrom, Urgency, Waiting, WaitingStream,
 };
 pub use lookup::{FoundNotification, ListFilter, Lookup, Page, Resolved, SettledByHand, Totals};
+pub use neighbours::Neighbours;
 pub use personal::ERASED;
 pub use quarantine::{Quarantine, Quarantined};
 pub use records::{KeptRecord, RECORDS_AT_ONCE, RecordFilter, Records, SaveHow, Saved};
@@ -72,6 +74,7 @@ use crate::domain::Clock;
 pub trait Store:
     Ledger
     + AccountStates
+    + Neighbours
     + Backlogs
     + Batches
     + Lookup

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::incarnation::Keeper;
 use super::options::Options;
+use super::tls;
 use crate::queue::{Condition, QueueError};
 
 /// TCP, TLS and the handshake together; the client's own limit covers TCP only.
@@ -225,6 +226,7 @@ pub(super) fn trouble(doing: &'static str, error: &lapin::Error) -> QueueError {
 fn said(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        ErrorKind::IOError(cause) => tls::refusal(cause).unwrap_or_else(|| error.to_string()),
         _ => error.to_string(),
     }
 }

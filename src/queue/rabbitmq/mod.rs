@@ -16,6 +16,7 @@ mod publisher;
 mod quarantine;
 mod reader;
 mod settle;
+mod tls;
 mod topology;
 
 use std::sync::Arc;

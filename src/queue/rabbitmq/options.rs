@@ -4,13 +4,14 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use secrecy::ExposeSecret as _;
 
+use super::tls;
 use crate::config::queue::{QueueSettings, QueueType};
 
 /// Where the broker is and how we treat it. Its `Debug` shows no password.
 #[derive(Clone)]
 pub struct Options {
     pub(super) uri: AMQPUri,
-    /// PEM of a certificate to trust beside the system's.
+    /// PEM of certificates to trust beside the system's.
     pub(super) ca: Option<String>,
     pub(super) queue_type: QueueType,
     pub(super) declare: bool,
@@ -27,7 +28,7 @@ pub enum OptionsError {
     )]
     Url,
     #[error("queue.ca_file: cannot read {path}")]
-    CaFile { path: String, source: std::io::Error },
+    CaFile { path: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 impl Options {
@@ -37,8 +38,7 @@ impl Options {
         let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| OptionsError::Url)?;
         uri.query.heartbeat.get_or_insert(settings.heartbeat_seconds);
         let read = |path: &std::path::PathBuf| {
-            std::fs::read_to_string(path)
-                .map_err(|source| OptionsError::CaFile { path: path.display().to_string(), source })
+            tls::read_ca(path).map_err(|source| OptionsError::CaFile { path: path.display().to_string(), source })
         };
         let ca = settings.ca_file.as_ref().map(read).transpose()?;
         Ok(Options { uri, ca, queue_type: settings.queue_type, declare: settings.declare })

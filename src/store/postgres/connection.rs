@@ -4,7 +4,7 @@ use deadpool_postgres::{Object, Pool};
 use secrecy::SecretString;
 use tokio_postgres::error::SqlState;
 
-use super::pool::{self, Reach};
+use super::pool::{self, Reach, Server};
 use crate::store::migrations::{self, hash};
 use crate::store::{LedgerOptions, StoreError};
 
@@ -12,19 +12,26 @@ use crate::store::{LedgerOptions, StoreError};
 const MIGRATION_LOCK: i64 = 0x7665_7374_6e69_6b00;
 
 pub(super) fn pool(url: &SecretString, options: &LedgerOptions) -> Result<Pool, StoreError> {
+    server_and_pool(url, options).map(|(_, pool)| pool)
+}
+
+/// Where the ledger is, and a pool of connections to it.
+pub(super) fn server_and_pool(url: &SecretString, options: &LedgerOptions) -> Result<(Server, Pool), StoreError> {
     // Our statements find rows by their keys. The planner, asked while a table is small, would rather read all of it
     // and hash it, and a prepared statement keeps that plan when the table has grown: a batch of 500 then costs a scan
     // of everything that was ever sent. Compiling such plans is never worth it.
     const PLANS: &str =
         "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
-    pool::pool(&Reach {
+    let reach = Reach {
         url,
         setting: "DATABASE_URL",
         connections: options.pool_size.max(4),
         timeout: options.call_timeout,
         set: PLANS,
-    })
-    .map_err(StoreError::Setup)
+    };
+    let server = Server::of(&reach).map_err(StoreError::Setup)?;
+    let pool = pool::pool_of(server.clone(), &reach).map_err(StoreError::Setup)?;
+    Ok((server, pool))
 }
 
 pub(super) async fn get(pool: &Pool, doing: &'static str) -> Result<Object, StoreError> {

@@ -8,6 +8,7 @@ mod committer;
 mod connection;
 mod frozen;
 mod load;
+mod neighbours;
 mod open;
 pub(crate) mod pool;
 pub mod probe;
@@ -30,6 +31,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use self::committer::{Change, Committer};
+use self::neighbours::Neighbourhood;
+use self::pool::Server;
 use super::fields::{HasKnownFields, KnownFields};
 use super::ledger::{HandedLong, Ledger, NewEpoch, NewNotification, Postpone, Recover, Recovered, Settle, Waiting};
 use super::opens::OpenSets;
@@ -55,6 +58,7 @@ pub struct Postgres {
     bulk_accept: Committer<Accept, Accepted>,
     urgent_open: Committer<Open, Vec<Opened>>,
     record: Committer<Record, Vec<bool>>,
+    neighbourhood: Neighbourhood,
 }
 
 /// What every committer needs.
@@ -73,12 +77,12 @@ impl Postgres {
         options: &LedgerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let pool = connection::pool(url, options)?;
+        let (server, pool) = connection::server_and_pool(url, options)?;
         let mut client = connection::get(&pool, "connecting to PostgreSQL").await?;
         connection::check_durability(&client).await?;
         connection::migrate(&mut client).await?;
         drop(client);
-        Ok(Self::new(pool, options, clock))
+        Ok(Self::new(server, pool, options, clock))
     }
 
     /// Connects to an existing ledger to look at it; changes nothing.
@@ -87,12 +91,12 @@ impl Postgres {
         options: &LedgerOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
-        let pool = connection::pool(url, options)?;
+        let (server, pool) = connection::server_and_pool(url, options)?;
         connection::must_be_current(&connection::get(&pool, "connecting to PostgreSQL").await?).await?;
-        Ok(Self::new(pool, options, clock))
+        Ok(Self::new(server, pool, options, clock))
     }
 
-    fn new(pool: Pool, options: &LedgerOptions, clock: Arc<dyn Clock>) -> Self {
+    fn new(server: Server, pool: Pool, options: &LedgerOptions, clock: Arc<dyn Clock>) -> Self {
         let ids = Arc::new(IdSource::new(clock));
         let shared = Shared {
             pool: pool.clone(),
@@ -102,6 +106,7 @@ impl Postgres {
         };
         // The committers end when the ledger is dropped: their channels close.
         let tracker = TaskTracker::new();
+        let neighbourhood = Neighbourhood::new(&shared, server);
         let (urgent, bulk, opening, recording) = (shared.clone(), shared.clone(), shared.clone(), shared.clone());
         Postgres {
             pool,
@@ -114,6 +119,7 @@ impl Postgres {
             bulk_accept: Committer::start(&tracker, GROUP_ROWS, move |group| accept::commit(bulk.clone(), group)),
             urgent_open: Committer::start(&tracker, GROUP_ROWS, move |group| open::commit(opening.clone(), group)),
             record: Committer::start(&tracker, GROUP_ROWS, move |group| record::commit(recording.clone(), group)),
+            neighbourhood,
         }
     }
 }

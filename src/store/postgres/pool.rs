@@ -21,30 +21,51 @@ pub(crate) struct Reach<'a> {
     pub(crate) set: &'a str,
 }
 
+/// A server as the client knows it: where, as whom, and encrypted or not.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) config: tokio_postgres::Config,
+    pub(crate) tls: Option<MakeRustlsConnect>,
+}
+
+impl Server {
+    /// # Errors
+    /// When the URL is none; says what is wrong with it, never what it holds.
+    pub(crate) fn of(reach: &Reach<'_>) -> Result<Server, String> {
+        let mut config: tokio_postgres::Config =
+            reach.url.expose_secret().parse().map_err(|error: tokio_postgres::Error| {
+                // The error names the wrong part, never the password.
+                format!("{} is not a PostgreSQL URL: {}", reach.setting, chain(&error))
+            })?;
+        config.application_name("vestnik").connect_timeout(reach.timeout).keepalives_idle(Duration::from_secs(30));
+        // The URL's sslmode decides. `prefer`, its default, stays plain on this machine, where servers tend to have a
+        // certificate for another name, and elsewhere takes TLS where the server has it. Certificates are always
+        // checked.
+        let is_plain = match config.get_ssl_mode() {
+            SslMode::Disable => true,
+            SslMode::Prefer => config.get_hosts().iter().all(is_local),
+            _ => false,
+        };
+        let tls = if is_plain { None } else { Some(MakeRustlsConnect::new(tls()?)) };
+        Ok(Server { config, tls })
+    }
+}
+
 /// A pool that connects when it is first asked.
 ///
 /// # Errors
-/// When the URL is none; says what is wrong with it, never what it holds.
+/// As [`Server::of`].
 pub(crate) fn pool(reach: &Reach<'_>) -> Result<Pool, String> {
-    let mut config: tokio_postgres::Config =
-        reach.url.expose_secret().parse().map_err(|error: tokio_postgres::Error| {
-            // The error names the wrong part, never the password.
-            format!("{} is not a PostgreSQL URL: {}", reach.setting, chain(&error))
-        })?;
+    pool_of(Server::of(reach)?, reach)
+}
+
+/// The same, of a server that is known.
+pub(crate) fn pool_of(Server { config, tls }: Server, reach: &Reach<'_>) -> Result<Pool, String> {
     let timeout = reach.timeout;
-    config.application_name("vestnik").connect_timeout(timeout).keepalives_idle(Duration::from_secs(30));
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    // The URL's sslmode decides. `prefer`, its default, stays plain on this machine, where servers tend to have a
-    // certificate for another name, and elsewhere takes TLS where the server has it. Certificates are always checked.
-    let is_plain = match config.get_ssl_mode() {
-        SslMode::Disable => true,
-        SslMode::Prefer => config.get_hosts().iter().all(is_local),
-        _ => false,
-    };
-    let manager = if is_plain {
-        Manager::from_config(config, NoTls, manager_config)
-    } else {
-        Manager::from_config(config, MakeRustlsConnect::new(tls()?), manager_config)
+    let manager = match tls {
+        None => Manager::from_config(config, NoTls, manager_config),
+        Some(tls) => Manager::from_config(config, tls, manager_config),
     };
     let timeout_ms = timeout.as_millis();
     let set = format!(

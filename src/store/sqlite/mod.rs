@@ -25,8 +25,8 @@ use super::ledger::{HandedLong, Ledger, NewEpoch, NewNotification, Postpone, Rec
 use super::opens::OpenSets;
 use super::sql::Sql as _;
 use super::{
-    Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Open, Opened, Record, Store, StoreError, TakeDue,
-    Urgency, migrations, recovery, waiting,
+    Accept, Accepted, ChunkId, Condition, HandedChunk, LedgerOptions, Neighbours, Open, Opened, Record, Store,
+    StoreError, TakeDue, Urgency, migrations, recovery, waiting,
 };
 use crate::domain::{AccountId, AccountRef, BatchId, Channel, Clock, Epoch, IdSource, NotificationId};
 
@@ -220,6 +220,9 @@ impl recovery::HasIds for Sqlite {
         self.ids.next()
     }
 }
+
+/// Its lock keeps every other process out.
+impl Neighbours for Sqlite {}
 
 impl HasKnownFields for Sqlite {
     fn known_fields(&self) -> &KnownFields {

@@ -6,6 +6,7 @@ mod auto;
 mod away;
 mod books;
 mod broker;
+mod broker_tls;
 mod bulk;
 mod chaos;
 mod crashes;

@@ -1,6 +1,9 @@
 //! A RabbitMQ of our own, which tests may kill, freeze and wipe: one for the whole run, with a virtual host for each
 //! test. It ends with this process, however that ends.
-#![expect(clippy::disallowed_methods, reason = "whether skipping is allowed comes from the environment, as in CI")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what to start and whether skipping is allowed come from the environment, as in CI"
+)]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,6 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::certificates::Certificates;
 use super::eventually::eventually;
 use super::ports::free_port;
 
@@ -58,6 +62,8 @@ pub(crate) struct Broker {
     programs: PathBuf,
     node: String,
     port: u16,
+    tls_port: u16,
+    certificates: Certificates,
     dist_port: u16,
     running: Mutex<Option<Running>>,
 }
@@ -87,28 +93,54 @@ impl<B: Deref<Target = Broker>> Vhost<B> {
     }
 
     pub(crate) fn url_of(&self, user: &str, password: &str) -> String {
-        format!("amqp://{user}:{password}@127.0.0.1:{}/{}?heartbeat=5", self.broker.port, self.name)
+        self.url_at("amqp", user, password, "127.0.0.1", self.broker.port)
+    }
+
+    /// To the port for encrypted connections; the broker's certificate is for `localhost`.
+    pub(crate) fn tls_url(&self, host: &str) -> String {
+        self.url_at("amqps", "guest", "guest", host, self.broker.tls_port)
+    }
+
+    /// An encrypted connection where none is served.
+    pub(crate) fn tls_url_to_the_plain_port(&self) -> String {
+        self.url_at("amqps", "guest", "guest", "127.0.0.1", self.broker.port)
+    }
+
+    /// A plain connection where only encrypted ones are served.
+    pub(crate) fn plain_url_to_the_tls_port(&self) -> String {
+        self.url_at("amqp", "guest", "guest", "127.0.0.1", self.broker.tls_port)
+    }
+
+    fn url_at(&self, scheme: &str, user: &str, password: &str, host: &str, port: u16) -> String {
+        format!("{scheme}://{user}:{password}@{host}:{port}/{}?heartbeat=5", self.name)
     }
 }
 
 impl Broker {
     async fn start() -> Result<Broker, String> {
-        let programs = programs().ok_or("there is no rabbitmq-server in /usr/lib/rabbitmq/lib")?;
+        let programs = programs()?;
         let dir = tempfile::Builder::new().prefix("vestnik-rabbitmq-").tempdir().map_err(|error| error.to_string())?;
         let node = format!("vestnik_it_{}@localhost", std::process::id());
+        // The shell beside the broker removes it.
+        let dir = dir.keep();
         let broker = Broker {
-            // The shell beside the broker removes it.
-            dir: dir.keep(),
+            certificates: Certificates::make(&dir),
+            dir,
             programs,
             node,
             port: free_port(),
+            tls_port: free_port(),
             dist_port: free_port(),
             running: Mutex::default(),
         };
         // The limits are those of a small machine's tests: memory enough for all of them, and whatever disk there is.
         let settings = format!(
-            "listeners.tcp.1 = 127.0.0.1:{}\nvm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 20MB\n",
-            broker.port
+            "listeners.tcp.1 = 127.0.0.1:{}\nlisteners.ssl.1 = 127.0.0.1:{}\nssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\nvm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 20MB\n",
+            broker.port,
+            broker.tls_port,
+            broker.certificates.certificate.display(),
+            broker.certificates.key.display(),
         );
         std::fs::write(broker.dir.join("rabbitmq.conf"), settings).map_err(|error| error.to_string())?;
         std::fs::write(broker.dir.join("plugins"), "[].").map_err(|error| error.to_string())?;
@@ -144,6 +176,11 @@ impl Broker {
             stream.read_u8().await
         };
         matches!(tokio::time::timeout(ANSWER_LIMIT, talk).await, Ok(Ok(1)))
+    }
+
+    /// A PEM file of the certificate that vouches for the broker's own.
+    pub(crate) fn ca_file(&self) -> &Path {
+        &self.certificates.ca
     }
 
     /// `kill -9`.
@@ -216,11 +253,19 @@ impl Broker {
     }
 }
 
-/// Debian's wrapper demands root or rabbitmq; the scripts behind it do not.
-fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/rabbitmq/lib").ok()?;
+/// The folder of `rabbitmq-server` and `rabbitmqctl`: that of `VESTNIK_TEST_RABBITMQ_SERVER`, or Debian's. Its wrapper
+/// demands root or rabbitmq; the scripts behind it do not.
+fn programs() -> Result<PathBuf, String> {
+    if let Some(server) = std::env::var_os("VESTNIK_TEST_RABBITMQ_SERVER") {
+        let folder = Path::new(&server).parent().map(Path::to_owned);
+        return folder
+            .filter(|_| Path::exists(server.as_ref()))
+            .ok_or_else(|| format!("there is no {}", server.display()));
+    }
+    const FOLDER: &str = "/usr/lib/rabbitmq/lib";
+    let versions = std::fs::read_dir(FOLDER).into_iter().flatten();
     let mut folders: Vec<_> = versions.filter_map(|entry| Some(entry.ok()?.path().join("sbin"))).collect();
     folders.retain(|folder: &PathBuf| Path::exists(&folder.join("rabbitmq-server")));
     folders.sort();
-    folders.pop()
+    folders.pop().ok_or_else(|| format!("there is no rabbitmq-server in {FOLDER}"))
 }

@@ -7,6 +7,7 @@ mod commits;
 mod idempotency;
 mod lookups;
 mod migrations;
+mod neighbours;
 mod recording;
 mod recovering;
 mod sequences;

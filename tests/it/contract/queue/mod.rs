@@ -5,3 +5,4 @@ mod ingress;
 mod promises;
 mod setup;
 mod stand;
+mod tls;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use vestnik::config::queue::{QueueSettings, QueueType};
 use vestnik::domain::{Channel, Priority, SystemClock};
 use vestnik::queue::rabbitmq::{Found, Options, declare, look};
@@ -67,11 +69,10 @@ async fn a_missing_queue_is_waited_for_where_it_may_not_be_made() {
 async fn a_message_that_is_not_ours_goes_to_quarantine() {
     let Some(stand) = Stand::quorum().await else { return };
     let vhost = stand.vhost.as_ref().unwrap();
-    let publish = format!(
-        "rabbit_basic:publish(rabbit_misc:r(<<\"{}\">>, exchange, <<>>), <<\"sms.send\">>, [], <<\"junk\">>), ok.",
-        vhost.name
-    );
-    vhost.broker.ctl(&["eval", &publish]).await;
+    let connection = Connection::connect(&vhost.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+    drop(channel.basic_publish("".into(), "sms.send".into(), options, b"junk", properties).await.unwrap());
     hand_over(&*stand.queue, tasks(0..1, Priority::Normal)).await.unwrap();
     let mut consumer = stand.queue.consume(Channel::Sms, 10).await.unwrap();
     assert_eq!(ids(&take(&mut *consumer, 1).await), [0].into());

@@ -53,7 +53,7 @@ pub(super) async fn on<B: Deref<Target = Broker>>(vhost: &Vhost<B>) -> Arc<dyn Q
     connected(&settings(Some(vhost.url()))).await
 }
 
-async fn connected(settings: &QueueSettings) -> Arc<dyn Queue> {
+pub(super) async fn connected(settings: &QueueSettings) -> Arc<dyn Queue> {
     let queue = queue::connect(settings, Arc::new(SystemClock), None).unwrap();
     until(&*queue, Condition::Up).await;
     queue
