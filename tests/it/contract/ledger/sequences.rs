@@ -258,3 +258,27 @@ fn any_sequence_on_sqlite_is_legal() {
 fn any_sequence_on_postgres_is_legal() {
     any_sequence_is_legal(async || TestLedger::postgres().await, 4);
 }
+
+/// Of a chunk that a lost process had in hand one was opened, lost and to be sent again: it may come with its old chunk,
+/// whose time was earlier than its own.
+const OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS: [Op; 8] = [
+    Op::Accept { kind: 2, count: 2, policy: Policy::AtLeastOnce, channel: Channel::Telegram },
+    Op::Advance(5),
+    Op::Take,
+    Op::Crash,
+    Op::Open { all: false, old: true },
+    Op::Crash,
+    Op::Recover,
+    Op::Take,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_an_earlier_chunk_balances_on_sqlite() {
+    run(&mut TestLedger::sqlite().await, &OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_an_earlier_chunk_balances_on_postgres() {
+    let Some(mut ledger) = TestLedger::postgres().await else { return };
+    run(&mut ledger, &OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS).await;
+}
