@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use super::Delivery;
 use crate::domain::clock::later;
 use crate::domain::message::Content;
-use crate::domain::{Epoch, HoldReason, NotificationId, Outcome, PermanentReason, ProviderError, retry};
-use crate::limits::Lane;
+use crate::domain::{Epoch, HoldReason, NotificationId, OnFailure, Outcome, PermanentReason, ProviderError, retry};
 use crate::store::{
     Close, Counts, NewNotification, Next, Record, StoreError, SuppressionScope, Urgency, after_unknown,
 };
@@ -30,28 +29,28 @@ pub(super) struct OpenAttempt {
 }
 
 impl Delivery {
-    /// What follows an outcome. In the direct lane somebody waits for the answer, and nothing is tried later. `is_down`:
-    /// the account cannot send, which is no fault of this message.
+    /// What follows an outcome. Nothing is tried later where a caller wants it to fail at once. `is_down`: the account
+    /// cannot send, which is no fault of this message.
     pub(super) fn next(
         &self,
         new: &NewNotification,
         open: &OpenAttempt,
         outcome: &Outcome,
-        lane: Lane,
+        on_failure: OnFailure,
         is_down: bool,
     ) -> Next {
         let now = self.clock.now();
-        match (outcome, lane) {
+        match (outcome, on_failure) {
             (Outcome::Accepted { .. }, _) => Next::Sent,
             (Outcome::Permanent { .. }, _) => Next::Failed,
             (Outcome::Ambiguous { .. }, _) => {
                 after_unknown(new.policy, open.resends, new.channel, now, self.options.resend_grace)
             }
-            (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, Lane::Direct) => {
+            (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, OnFailure::Fail) => {
                 Next::Failed
             }
-            (Outcome::Transient { handed_off: false, .. }, Lane::Queued) if is_down => held_up(now),
-            (Outcome::Transient { .. }, Lane::Queued) => {
+            (Outcome::Transient { handed_off: false, .. }, OnFailure::Queue) if is_down => held_up(now),
+            (Outcome::Transient { .. }, OnFailure::Queue) => {
                 let retries = u32::try_from(open.retry_count).unwrap_or(0);
                 let allowed = u32::try_from(new.max_retries).unwrap_or(0);
                 retry::wait(retries, allowed, spread(new.id)).map_or(Next::Failed, |wait| Next::Again {
@@ -60,10 +59,10 @@ impl Delivery {
                     counts: Counts::Retry,
                 })
             }
-            (Outcome::Throttled { after, .. }, Lane::Queued) => {
+            (Outcome::Throttled { after, .. }, OnFailure::Queue) => {
                 Next::Again { due_at: later(now, *after), hold: HoldReason::RateLimit, counts: Counts::Nothing }
             }
-            (Outcome::ChannelDown { .. }, Lane::Queued) => held_up(now),
+            (Outcome::ChannelDown { .. }, OnFailure::Queue) => held_up(now),
         }
     }
 
@@ -178,7 +177,12 @@ impl Drop for Unrecorded {
 
 /// Waits until the account sends again.
 fn held_up(now: Timestamp) -> Next {
-    Next::Again { due_at: later(now, CHANNEL_DOWN_WAIT), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
+    Next::Again { due_at: due_when_down(now), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
+}
+
+/// When what its account cannot send is looked at again: from then on it waits for the account's return.
+pub(super) fn due_when_down(now: Timestamp) -> Timestamp {
+    later(now, CHANNEL_DOWN_WAIT)
 }
 
 fn suppression(outcome: &Outcome) -> Option<SuppressionScope> {

@@ -20,7 +20,7 @@ use super::record::OpenAttempt;
 use super::recorder::EndedSend;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
-use crate::domain::{Channel, Epoch, Generation, HoldReason, NotificationId};
+use crate::domain::{Channel, Epoch, Generation, HoldReason, NotificationId, OnFailure};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
 use crate::store::{Claim, Open, Opened, StoreError, Urgency};
@@ -294,7 +294,7 @@ impl Delivery {
             Ok(message) => (self.hand_off(account, epoch, message, deadline).await, Some(&message.content)),
             Err(outcome) => (outcome.clone(), None),
         };
-        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.is_down());
+        let next = self.next(&ready.new, &open, &outcome, OnFailure::Queue, account.circuit.is_down());
         let close = self.close(&ready.new, &open, &outcome, content, next);
         let retries = open.retry_count;
         self.record_soon(epoch, EndedSend { new: ready.new, close, retries }, place);

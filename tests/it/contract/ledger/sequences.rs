@@ -39,7 +39,7 @@ fn op() -> impl Strategy<Value = Op> {
     let policy = prop_oneof![Just(Policy::AtMostOnce), Just(Policy::AtLeastOnce)];
     let channel = prop_oneof![Just(Channel::WhatsApp), Just(Channel::Telegram)];
     prop_oneof![
-        3 => (0..5_u8, 1..4_usize, policy, channel)
+        3 => (0..6_u8, 1..4_usize, policy, channel)
             .prop_map(|(kind, count, policy, channel)| Op::Accept { kind, count, policy, channel }),
         4 => Just(Op::Take),
         4 => (any::<bool>(), proptest::bool::weighted(0.2)).prop_map(|(all, old)| Op::Open { all, old }),
@@ -100,7 +100,8 @@ async fn step(ledger: &mut TestLedger, world: &mut World, op: Op) {
                 0 => Begin::Open,
                 1 => Begin::Held,
                 2 => Begin::Due { at: ledger.now() + Duration::from_secs(5), scheduled: true },
-                3 => Begin::Ended {
+                3 => Begin::OnHold { until: ledger.now() + Duration::from_secs(3), hold: HoldReason::ChannelDown },
+                4 => Begin::Ended {
                     status: if count > 1 { Status::Failed } else { Status::Suppressed },
                     cause: "template",
                     error: vestnik::domain::ProviderError::default(),
