@@ -19,6 +19,9 @@ const STOPPED_MARKETING: &str = "131050";
 /// What an account could not send is due again after this long, and waits for the account's return.
 const CHANNEL_DOWN_WAIT: Duration = Duration::from_secs(1);
 
+/// What panics for this time while it is made ready is given up.
+const POISON_AT: u32 = 3;
+
 /// The attempt that an outcome ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenAttempt {
@@ -64,6 +67,16 @@ impl Delivery {
             }
             (Outcome::ChannelDown { .. }, OnFailure::Queue) => held_up(now),
         }
+    }
+
+    /// What follows when making one ready panicked, `before` times already. It is no fault of the provider's: it costs
+    /// no retry, and no number of retries helps poison.
+    pub(super) fn next_after_panic(&self, new: &NewNotification, before: u32) -> Next {
+        retry::wait(before, POISON_AT - 1, spread(new.id)).map_or(Next::Failed, |wait| Next::Again {
+            due_at: later(self.clock.now(), wait),
+            hold: HoldReason::Retry,
+            counts: Counts::Nothing,
+        })
     }
 
     /// The record of one attempt.
@@ -183,6 +196,11 @@ fn held_up(now: Timestamp) -> Next {
 /// When what its account cannot send is looked at again: from then on it waits for the account's return.
 pub(super) fn due_when_down(now: Timestamp) -> Timestamp {
     later(now, CHANNEL_DOWN_WAIT)
+}
+
+/// Whether one that had panicked so often before, and did again, is given up.
+pub(super) fn is_poison(before: u32) -> bool {
+    before >= POISON_AT - 1
 }
 
 fn suppression(outcome: &Outcome) -> Option<SuppressionScope> {
