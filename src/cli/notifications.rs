@@ -154,10 +154,11 @@ fn line(view: &Value) -> String {
     )
 }
 
-/// Whether the provider took it, or of one for the queue, whether it is on its way.
+/// Whether the provider took it or the queue has it. One that waits to be sent once more, because nobody knows whether
+/// it arrived, is not well.
 pub fn ended(view: &Value) -> Ended {
     let was_taken = matches!(view["status"].as_str(), Some("sent" | "delivered" | "read"));
-    if was_taken || (view["mode"] == "async" && is_waiting(view)) { Ended::Well } else { Ended::Badly }
+    if was_taken || (is_waiting(view) && view["holdReason"] != "resend") { Ended::Well } else { Ended::Badly }
 }
 
 fn is_waiting(view: &Value) -> bool {
@@ -269,4 +270,24 @@ fn error(error: &Value) -> String {
         text.push_str(" (may succeed later)");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_queue_has_is_well_and_what_nobody_knows_is_not() {
+        for (view, end) in [
+            (json!({ "status": "sent", "mode": "sync" }), Ended::Well),
+            (json!({ "status": "scheduled", "mode": "async" }), Ended::Well),
+            (json!({ "status": "pending", "mode": "sync", "holdReason": "rate_limit" }), Ended::Well),
+            (json!({ "status": "queued", "mode": "sync" }), Ended::Well),
+            (json!({ "status": "pending", "mode": "sync", "holdReason": "resend" }), Ended::Badly),
+            (json!({ "status": "uncertain", "mode": "sync" }), Ended::Badly),
+            (json!({ "status": "failed", "mode": "async" }), Ended::Badly),
+        ] {
+            assert_eq!(ended(&view), end, "{view}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::client::{Client, ServerArgs};
 use super::notifications::{ended, in_words};
 use super::{Ended, Printer};
 use crate::config::Settings;
-use crate::domain::{Channel, Policy, Priority};
+use crate::domain::{Channel, OnFailure, Policy, Priority};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,10 +16,11 @@ Examples:
   vestnik send --channel whatsapp --to '+7 999 123-45-67' --template order-ready \\
       --data name=Анна --data order.number=1042 --idempotency-key order-1042-ready
   vestnik send --channel whatsapp --template order-ready --deal d-1042     # to the deal's contact
+  vestnik send --channel telegram --to 123456789 --text 'Новая заявка' --on-failure queue
   vestnik send --channel telegram --to 123456789 --text 'Доброе утро' --scheduled 2026-01-07T09:00:00+03:00
 
-Exit code: 0 when the provider took it (with --async or --scheduled: when it is on its way), 1 when
-it did not or nobody knows, 2 when it was not accepted at all.";
+Exit code: 0 when the provider took it, or the queue has it; 1 when it failed or nobody knows;
+2 when it was not accepted at all.";
 
 /// Send one notification now, and say what became of it; or hand it to the queue.
 #[derive(Debug, clap::Args)]
@@ -52,6 +53,10 @@ pub struct SendArgs {
     /// How long it may take, in ms.
     #[arg(long, value_name = "MS", conflicts_with_all = ["queued", "scheduled"])]
     deadline_ms: Option<u64>,
+    /// What becomes of it when it does not get through now and may later: `fail`, or `queue`, where it waits and is
+    /// tried again.
+    #[arg(long, value_name = "WHAT")]
+    on_failure: Option<OnFailure>,
     /// Do not wait for the provider: it goes through the queue, and is tried again where that may help.
     #[arg(long = "async")]
     queued: bool,
@@ -78,6 +83,7 @@ pub async fn run(
         ("priority", args.priority.map(|priority| priority.as_str().into())),
         ("policy", args.policy.map(|policy| policy.as_str().into())),
         ("deadlineMs", args.deadline_ms.map(Value::from)),
+        ("onFailure", args.on_failure.map(|on_failure| on_failure.as_str().into())),
         ("mode", args.queued.then(|| "async".into())),
         ("scheduledAt", args.scheduled.map(Value::from)),
         ("recipient", args.to.map(Value::from)),

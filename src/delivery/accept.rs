@@ -11,7 +11,9 @@ use super::{Delivery, DirectError, SendingAccount};
 use crate::domain::message::Content;
 use crate::domain::notification::is_expired;
 use crate::domain::template::WhatsAppCategory;
-use crate::domain::{Channel, Mode, Policy, Priority, ProviderError, Recipient, RecordIds, Status, TemplateId};
+use crate::domain::{
+    Channel, Mode, OnFailure, Policy, Priority, ProviderError, Recipient, RecordIds, Status, TemplateId,
+};
 use crate::records::RecordSet;
 use crate::store::{Begin, NewNotification, SavedTemplate};
 use crate::templates::{RenderError, without_controls};
@@ -38,6 +40,8 @@ pub struct SendRequest {
     pub max_retries: i16,
     pub not_after: Option<Timestamp>,
     pub deadline: Option<Duration>,
+    /// What becomes of it where it is sent directly and does not get through now.
+    pub on_failure: OnFailure,
 }
 
 /// A caller's `Idempotency-Key` with the hash of what it asked.
@@ -86,7 +90,7 @@ impl Refusal {
 pub(super) struct Prepared {
     pub(super) account: Arc<SendingAccount>,
     pub(super) new: NewNotification,
-    /// Nothing for one that ends at once.
+    /// Nothing for one that is not sent in this call.
     pub(super) message: Option<(Recipient, Content)>,
 }
 

@@ -12,17 +12,19 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::accept::{IdempotencyKey, Prepared, Refusal, SendRequest};
-use super::not_now::busy_outcome;
+use super::not_now::{NotNow, busy_outcome};
 use super::record::OpenAttempt;
-use super::send::not_sent;
+use super::result::attempt;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
 use crate::domain::message::OutgoingMessage;
-use crate::domain::{Attempt, Epoch, Generation, Mode, NotificationId, Outcome, ProviderError, Status, retry};
+use crate::domain::{
+    Epoch, Generation, HoldReason, Mode, NotificationId, OnFailure, Outcome, ProviderError, Status, retry,
+};
 use crate::limits::{Lane, RecipientKey};
 use crate::records::SourceError;
 use crate::store::{
-    Accept, Accepted, Begin, ChunkId, Claim, Close, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
+    Accept, Accepted, Begin, ChunkId, Claim, FoundNotification, NewKey, NewNotification, Next, Open, StoreError,
     StoredKey, Urgency,
 };
 
@@ -53,6 +55,15 @@ pub struct DirectResult {
     pub retry_after: Option<Duration>,
 }
 
+/// How a direct call is to be dealt with.
+#[derive(Clone, Copy)]
+struct Call {
+    deadline: Instant,
+    on_failure: OnFailure,
+    /// Whether it is among those that may be sent now.
+    has_place: bool,
+}
+
 /// Beyond a send's deadline, the ledger gets this long to record its end before the caller is told to ask later.
 const RECORD_TIME: Duration = Duration::from_secs(10);
 
@@ -63,15 +74,15 @@ impl Delivery {
         request: SendRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<DirectResult, DirectError> {
-        let deadline = self.deadline(request.deadline);
+        let call = self.call(&request);
         let this = Arc::clone(self);
         let mut results = self
-            .detached(1, deadline, async move {
+            .detached(1, call, async move |call| {
                 if let Some(repeated) = this.repeated(key.as_ref()).await? {
                     return Ok(repeated);
                 }
                 let prepared = this.prepare(request).await?;
-                this.send_prepared(vec![prepared], key, deadline).await
+                this.send_prepared(vec![prepared], key, call).await
             })
             .await?;
         results.pop().ok_or_else(|| internal("a direct send without a result"))
@@ -84,9 +95,9 @@ impl Delivery {
         requests: Vec<SendRequest>,
         key: Option<IdempotencyKey>,
     ) -> Result<Vec<DirectResult>, DirectError> {
-        let deadline = self.deadline(requests.first().and_then(|request| request.deadline));
+        let Some(call) = requests.first().map(|first| self.call(first)) else { return Ok(Vec::new()) };
         let this = Arc::clone(self);
-        self.detached(requests.len(), deadline, async move {
+        self.detached(requests.len(), call, async move |call| {
             if let Some(repeated) = this.repeated(key.as_ref()).await? {
                 return Ok(repeated);
             }
@@ -103,7 +114,7 @@ impl Delivery {
                         .unwrap_or_else(|wrong| this.refused_one(request, account, template.as_ref(), &records, &wrong))
                 })
                 .collect();
-            this.send_prepared(prepared, key, deadline).await
+            this.send_prepared(prepared, key, call).await
         })
         .await
     }
@@ -113,16 +124,18 @@ impl Delivery {
         self.options.auto_threshold
     }
 
-    fn deadline(&self, given: Option<Duration>) -> Instant {
-        Instant::now() + given.unwrap_or(self.options.direct_deadline)
+    fn call(&self, request: &SendRequest) -> Call {
+        let deadline = Instant::now() + request.deadline.unwrap_or(self.options.direct_deadline);
+        Call { deadline, on_failure: request.on_failure, has_place: true }
     }
 
-    /// Runs a call to its end whatever becomes of its caller.
-    async fn detached(
+    /// Runs a call to its end whatever becomes of its caller. One that is to go through the queue where it cannot be
+    /// sent is told that it has no place, and runs without.
+    async fn detached<F: Future<Output = Result<Vec<DirectResult>, DirectError>> + Send>(
         self: &Arc<Self>,
         sends: usize,
-        deadline: Instant,
-        call: impl Future<Output = Result<Vec<DirectResult>, DirectError>> + Send + 'static,
+        call: Call,
+        run: impl FnOnce(Call) -> F + Send + 'static,
     ) -> Result<Vec<DirectResult>, DirectError> {
         if self.stopping.is_cancelled() {
             return Err(DirectError::Stopping);
@@ -131,11 +144,14 @@ impl Delivery {
         // More than there are places at all would wait for ever.
         let sends = u32::try_from(sends.min(self.options.direct_concurrency)).unwrap_or(u32::MAX);
         let running = self.sends.spawn(async move {
-            let permit = tokio::time::timeout_at(deadline, this.direct_permits.acquire_many(sends)).await;
-            let Ok(Ok(_permit)) = permit else { return Err(DirectError::Overloaded) };
-            call.await
+            let permit = tokio::time::timeout_at(call.deadline, this.direct_permits.acquire_many(sends)).await;
+            match (permit, call.on_failure) {
+                (Ok(Ok(_permit)), _) => run(call).await,
+                (_, OnFailure::Queue) => run(Call { has_place: false, ..call }).await,
+                (_, OnFailure::Fail) => Err(DirectError::Overloaded),
+            }
         });
-        match tokio::time::timeout_at(deadline + RECORD_TIME, running).await {
+        match tokio::time::timeout_at(call.deadline + RECORD_TIME, running).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a direct send broke off");
@@ -165,9 +181,11 @@ impl Delivery {
             return Err(DirectError::KeyReused);
         }
         let found = self.store.notifications(stored.ids).await?;
-        // Waiting in the queue or for a resend is an answer; being sent for the first time is not one yet.
+        // Waiting for the queue, and being on its way through it, is an answer; being sent by the call is not one yet.
         let is_running = |n: &FoundNotification| {
-            n.mode == Mode::Sync && (n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0))
+            let is_with_the_queue = n.hold.is_some() || n.generation > Generation::default();
+            let has_begun = n.status == Status::Sending || (n.status.in_flight() && n.attempt == 0);
+            n.mode == Mode::Sync && has_begun && !is_with_the_queue
         };
         if found.iter().any(is_running) {
             return Err(DirectError::KeyRunning);
@@ -179,8 +197,9 @@ impl Delivery {
         self: &Arc<Self>,
         mut prepared: Vec<Prepared>,
         key: Option<IdempotencyKey>,
-        deadline: Instant,
+        call: Call,
     ) -> Result<Vec<DirectResult>, DirectError> {
+        let Call { deadline, on_failure, has_place } = call;
         let alone = prepared.len() == 1;
         for one in &mut prepared {
             self.end_if_suppressed(one).await?;
@@ -189,9 +208,13 @@ impl Delivery {
         for one in &mut prepared {
             let Some((recipient, content)) = &one.message else { continue };
             let (recipient, weight) = (RecipientKey::of(recipient), content.weight(one.new.channel));
+            if !has_place {
+                one.hold(self.clock.now(), HoldReason::RateLimit);
+                continue;
+            }
             if let Err(wait) = self.may_send(&one.account).await {
-                retry_after.insert(one.new.id, wait);
-                one.end_as_down(wait);
+                let wait = one.not_now(&NotNow::Down(wait), on_failure, self.clock.now());
+                retry_after.extend(wait.map(|wait| (one.new.id, wait)));
                 continue;
             }
             // One waits for its budget before it is accepted; of many, those that must wait are accepted as held, so
@@ -201,8 +224,8 @@ impl Delivery {
                 Ok(()) => {}
                 Err(busy) if !alone && Instant::now() + busy.retry_after < deadline => one.new.begin = Begin::Held,
                 Err(busy) => {
-                    retry_after.insert(one.new.id, busy.retry_after);
-                    one.end_as_busy(&busy);
+                    let wait = one.not_now(&NotNow::Busy(busy), on_failure, self.clock.now());
+                    retry_after.extend(wait.map(|wait| (one.new.id, wait)));
                 }
             }
         }
@@ -214,8 +237,11 @@ impl Delivery {
         if let Some(repeated) = self.accept_all(&prepared, epoch, key).await? {
             return Ok(repeated);
         }
+        if prepared.iter().any(|one| matches!(one.new.begin, Begin::OnHold { .. })) {
+            self.wake.notify_one();
+        }
         let ids: Vec<_> = prepared.iter().map(|one| one.new.id).collect();
-        let ends = join_all(prepared.into_iter().map(|one| self.run(one, epoch, deadline))).await;
+        let ends = join_all(prepared.into_iter().map(|one| self.run(one, epoch, call))).await;
         let mut results = Vec::with_capacity(ends.len());
         for (id, end) in ids.into_iter().zip(ends) {
             // What broke off for one is told by its row, and hides no other's end.
@@ -266,56 +292,14 @@ impl Delivery {
         }
     }
 
-    /// Nobody knows whether the ledger took these; nobody sends them.
-    fn disown(self: &Arc<Self>, prepared: &[Prepared], epoch: Epoch) {
-        let unsent = |new: &&NewNotification| matches!(new.begin, Begin::Open | Begin::Held);
-        prepared.iter().map(|one| &one.new).filter(unsent).for_each(|new| self.disown_one(new, epoch));
-    }
-
-    /// What turns out to be in the ledger is closed as not sent, or it would stay open as long as this process lives.
-    fn disown_one(self: &Arc<Self>, new: &NewNotification, epoch: Epoch) {
-        /// Longer than PostgreSQL lets a transaction lie idle: what is not there by then never will be.
-        const APPEARS_WITHIN: Duration = Duration::from_secs(30);
-        const LOOK_EVERY: Duration = Duration::from_secs(1);
-        let (this, new) = (Arc::clone(self), new.clone());
-        self.sends.spawn(async move {
-            let open = OpenAttempt { n: 1, opened_at: new.created_at, retry_count: 0, resends: 0 };
-            let outcome = not_sent("ledger", "the ledger did not confirm in time that it was accepted");
-            let close = this.close(&new, &open, &outcome, None, Next::Failed);
-            let until = Instant::now() + APPEARS_WITHIN;
-            while Instant::now() < until && !this.stopping.is_cancelled() {
-                // One that was only held is opened first: what is closed has to be open.
-                if matches!(new.begin, Begin::Held) && this.store.open(claim_of(&new, epoch)).await.is_err() {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                    continue;
-                }
-                match this.record(epoch, close.clone(), Urgency::Urgent).await {
-                    Ok(false) => tokio::time::sleep(LOOK_EVERY).await,
-                    Ok(true) => return,
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(notification.id = %new.id, error, "an unconfirmed send is not settled");
-                        return;
-                    }
-                }
-            }
-        });
-    }
-
     /// From the accepted row to its end.
-    async fn run(
-        self: &Arc<Self>,
-        one: Prepared,
-        epoch: Epoch,
-        deadline: Instant,
-    ) -> Result<DirectResult, DirectError> {
+    async fn run(self: &Arc<Self>, one: Prepared, epoch: Epoch, call: Call) -> Result<DirectResult, DirectError> {
+        let Call { deadline, on_failure, .. } = call;
         let Prepared { account, new, message } = one;
-        let Some((recipient, content)) = message else {
-            return Ok(DirectResult { notification: view(&new, Vec::new()), retry_after: None });
-        };
+        let Some((recipient, content)) = message else { return Ok(DirectResult::not_tried(&new, None)) };
         let message = OutgoingMessage { id: new.id, recipient, content };
         let open = match new.begin {
-            Begin::Held => match self.open_held(&account, &new, &message, epoch, deadline).await? {
+            Begin::Held => match self.open_held(&account, &new, &message, epoch, call).await? {
                 Some(open) => open,
                 None => return self.left_waiting(new.id).await,
             },
@@ -325,7 +309,7 @@ impl Delivery {
         let (mut open, mut sent_until_now) = (open, 0_u32);
         loop {
             let outcome = self.hand_off(&account, epoch, &message, deadline).await;
-            let next = self.next(&new, &open, &outcome, Lane::Direct, false);
+            let next = self.next(&new, &open, &outcome, on_failure, account.circuit.is_down());
             let mut close = self.close(&new, &open, &outcome, Some(&message.content), next);
             // Where the account is down meanwhile, it would reach nobody again.
             let wait = self.wait_before_retry(&new, &outcome, sent_until_now, deadline);
@@ -343,7 +327,7 @@ impl Delivery {
                 return self.left_waiting(new.id).await;
             }
             let Next::Reopen { opened_at } = next else {
-                return Ok(self.result(&new, next, attempts, &outcome));
+                return Ok(DirectResult::tried(&new, next, attempts, &outcome));
             };
             sent_until_now += 1;
             open = OpenAttempt { n: open.n + 1, opened_at, retry_count: open.retry_count + 1, ..open };
@@ -373,10 +357,10 @@ impl Delivery {
         new: &NewNotification,
         message: &OutgoingMessage,
         epoch: Epoch,
-        deadline: Instant,
+        call: Call,
     ) -> Result<Option<OpenAttempt>, DirectError> {
         let (recipient, weight) = (RecipientKey::of(&message.recipient), message.content.weight(new.channel));
-        let room = account.budget.acquire(Lane::Direct, recipient, weight, deadline).await;
+        let room = account.budget.acquire(Lane::Direct, recipient, weight, call.deadline).await;
         let opened = match self.store.open(claim_of(new, epoch)).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -392,9 +376,10 @@ impl Delivery {
             resends: opened.resends,
         };
         if let Err(busy) = room {
-            // Opened only to be closed: the caller wants an end.
+            // Opened only to be closed: the caller wants an end, or the queue is to have it.
             let outcome = busy_outcome(&busy);
-            let close = self.close(new, &open, &outcome, None, Next::Failed);
+            let next = self.next(new, &open, &outcome, call.on_failure, false);
+            let close = self.close(new, &open, &outcome, None, next);
             self.record(epoch, close, Urgency::Urgent).await?;
             return Ok(None);
         }
@@ -406,82 +391,10 @@ impl Delivery {
         let notification = found.pop().ok_or_else(|| internal("an accepted notification is not in the ledger"))?;
         Ok(DirectResult { notification, retry_after: None })
     }
-
-    fn result(&self, new: &NewNotification, next: Next, attempts: Vec<Attempt>, outcome: &Outcome) -> DirectResult {
-        let mut notification = view(new, attempts);
-        notification.status = next.status();
-        if let Next::Again { due_at, hold, .. } = next {
-            notification.hold = Some(hold);
-            notification.due_at = due_at;
-        }
-        if next == Next::Failed {
-            notification.failure = outcome.error().map(|error| (outcome.cause().to_owned(), error.clone()));
-        }
-        let retry_after = match outcome {
-            Outcome::Throttled { after, .. } => Some(*after),
-            _ => None,
-        };
-        DirectResult { notification, retry_after }
-    }
-}
-
-/// What the ledger says of a notification right after it was accepted and its attempts recorded.
-fn view(new: &NewNotification, attempts: Vec<Attempt>) -> FoundNotification {
-    let (status, failure) = match &new.begin {
-        Begin::Ended { status, cause, error } => (*status, Some(((*cause).to_owned(), error.clone()))),
-        Begin::Open | Begin::Held | Begin::Due { .. } => (Status::Sending, None),
-    };
-    FoundNotification {
-        id: new.id,
-        batch: new.batch,
-        channel: new.channel,
-        account: new.account,
-        template: new.template.clone(),
-        text: new.text.clone(),
-        recipient: new.recipient.clone(),
-        records: new.records.clone(),
-        data: new.data.clone(),
-        metadata: new.metadata.clone(),
-        external_id: new.external_id.clone(),
-        priority: new.priority,
-        policy: new.policy,
-        mode: new.mode,
-        max_retries: new.max_retries,
-        scheduled_at: new.scheduled_at,
-        not_after: new.not_after,
-        created_at: new.created_at,
-        status,
-        hold: None,
-        due_at: new.created_at,
-        retry_count: i16::try_from(attempts.len().saturating_sub(1)).unwrap_or(i16::MAX),
-        open: None,
-        attempt: i16::try_from(attempts.len()).unwrap_or(i16::MAX),
-        attempts,
-        failure,
-        resolved: None,
-        settled: None,
-    }
-}
-
-fn attempt(close: &Close, epoch: Epoch) -> Attempt {
-    Attempt {
-        n: close.attempt,
-        account: close.account,
-        epoch,
-        class: close.class,
-        cause: close.cause.to_owned(),
-        provider_message_id: close.provider_message_id.clone(),
-        error: close.error.clone(),
-        opened_at: close.opened_at,
-        closed_at: close.closed_at,
-        template_version: close.template.as_ref().map(|(_, version)| *version),
-        text_hash: close.text_hash,
-        flagged: close.flagged,
-    }
 }
 
 /// Takes a held notification in hand for its first attempt.
-fn claim_of(new: &NewNotification, epoch: Epoch) -> Open {
+pub(super) fn claim_of(new: &NewNotification, epoch: Epoch) -> Open {
     let claim = Claim { id: new.id, generation: Generation::default(), chunk: ChunkId(new.id.0) };
     Open { epoch, claims: vec![claim], urgency: Urgency::Urgent }
 }

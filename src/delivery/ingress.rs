@@ -15,7 +15,7 @@ use super::accept::SendRequest;
 use super::enqueue::begin_at;
 use super::{Delivery, DirectError, Refusal};
 use crate::domain::clock::later;
-use crate::domain::{Mode, NotificationId, TemplateId};
+use crate::domain::{Mode, NotificationId, OnFailure, TemplateId};
 use crate::queue::foreign::{Accepted, ForeignNotification, Ingress, Poison, Refused, Unavailable};
 use crate::store::{Accept, Accepted as Stored, NewKey, Quarantined, StoreError, Urgency};
 
@@ -113,6 +113,7 @@ impl Delivery {
             max_retries: (foreign.max_retries - foreign.retry_count).max(0),
             not_after: None,
             deadline: None,
+            on_failure: OnFailure::default(),
         };
         let (account, template) = self.check_common(&request).await?;
         let records = self.records_of(std::slice::from_ref(&request.records)).await?.of(&request.records);

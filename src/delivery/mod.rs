@@ -4,7 +4,7 @@
 //!    For the queue, [`enqueue`]: one, or a batch; and [`ingress`]: what others publish. [`reschedule`] moves and ends
 //!    what has not begun.
 //! 2. [`direct`]: a send that somebody waits for: budget, durable row with an open attempt, send, durable outcome,
-//!    answer.
+//!    answer ([`result`]). [`not_now`] is what is not tried, [`unconfirmed`] what the ledger did not confirm.
 //! 3. [`relay`]: what the ledger holds and is due now is handed to the queue, a window of it at a time.
 //! 4. [`work`]: what was handed over is made ready and opened, a crowd at a time, within the account's budget.
 //! 5. [`ready`], [`context`] and [`render`]: records, data and template become text.
@@ -35,9 +35,11 @@ pub mod relay;
 pub mod render;
 pub mod replay;
 mod reschedule;
+mod result;
 pub mod send;
 mod shared;
 mod suppressed;
+mod unconfirmed;
 pub mod work;
 
 use std::collections::{BTreeSet, HashMap};

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::context::reader;
 use super::hand::Holding;
+use super::record::is_poison;
 use super::suppressed;
 use super::work::patiently;
 use super::{Delivery, SendingAccount};
@@ -13,12 +14,14 @@ use crate::domain::clock::later;
 use crate::domain::message::{Content, OutgoingMessage};
 use crate::domain::notification::is_expired;
 use crate::domain::{
-    Channel, HoldReason, NotificationId, Outcome, PermanentReason, ProviderError, Recipient, RecordIds, Status,
+    Attempt, Channel, HoldReason, NotificationId, Outcome, PermanentReason, ProviderError, Recipient, RecordIds, Status,
 };
 use crate::queue::{Delivery as Delivered, Task};
 use crate::records::{Loaded, RecordSet};
 use crate::store::{Claim, NewNotification, Postpone, Settle, StoreError, SuppressionScope};
 
+/// The code of an attempt that came to nothing because making it ready panicked.
+const PANICKED: &str = "render_panic";
 /// What cannot be rendered because its records cannot be read is tried again after this.
 const RECORDS_AWAY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -27,6 +30,8 @@ pub(super) struct Ready {
     pub(super) claim: Claim,
     pub(super) new: NewNotification,
     pub(super) message: Result<OutgoingMessage, Outcome>,
+    /// How often it had broken the rendering before, where it did so again.
+    pub(super) panics: Option<u32>,
 }
 
 /// Tasks sorted by what becomes of them.
@@ -120,18 +125,28 @@ impl Delivery {
                 continue;
             }
             let message = message(&new, content);
-            sorted.ready.push(Ready { claim, new, message });
+            sorted.ready.push(Ready { claim, new, message, panics: None });
         }
         Ok(sorted)
     }
 
-    /// One that broke the rendering: it fails for good, as it would break it again.
+    /// One that broke the rendering, which is a bug: it is tried again, as its records or the release may be others
+    /// then, and the third time it is poison. Its attempts in the ledger say how often that was.
     pub(super) async fn broken(&self, task: &Task) -> Result<Option<Ready>, StoreError> {
         tracing::error!(notification.id = %task.id, "its rendering panicked: it is a bug");
         let found = patiently(&self.stopping, || self.store.load(vec![task.id])).await?.pop();
-        let error = ProviderError::new("panic", "rendering it panicked: it is a bug, and it would again");
-        let message = Err(Outcome::Permanent { reason: PermanentReason::Template, error });
-        Ok(found.map(|new| Ready { claim: claim_of(task), new, message }))
+        let known = patiently(&self.stopping, || self.store.notifications(vec![task.id])).await?.pop();
+        let (Some(new), Some(known)) = (found, known) else { return Ok(None) };
+        let panicked = |attempt: &&Attempt| attempt.error.as_ref().is_some_and(|error| error.code.as_str() == PANICKED);
+        let before = u32::try_from(known.attempts.iter().filter(panicked).count()).unwrap_or(u32::MAX);
+        let outcome = if is_poison(before) {
+            let error = ProviderError::new(PANICKED, "rendering it panicked again and again: it is a bug");
+            Outcome::Permanent { reason: PermanentReason::Template, error }
+        } else {
+            let error = ProviderError::new(PANICKED, "rendering it panicked: it is a bug");
+            Outcome::Transient { handed_off: false, error }
+        };
+        Ok(Some(Ready { claim: claim_of(task), new, message: Err(outcome), panics: Some(before) }))
     }
 
     /// Who of them does not want to hear from us.

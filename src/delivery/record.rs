@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use super::Delivery;
 use crate::domain::clock::later;
 use crate::domain::message::Content;
-use crate::domain::{Epoch, HoldReason, NotificationId, Outcome, PermanentReason, ProviderError, retry};
-use crate::limits::Lane;
+use crate::domain::{Epoch, HoldReason, NotificationId, OnFailure, Outcome, PermanentReason, ProviderError, retry};
 use crate::store::{
     Close, Counts, NewNotification, Next, Record, StoreError, SuppressionScope, Urgency, after_unknown,
 };
@@ -19,6 +18,9 @@ use crate::store::{
 const STOPPED_MARKETING: &str = "131050";
 /// What an account could not send is due again after this long, and waits for the account's return.
 const CHANNEL_DOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// What panics for this time while it is made ready is given up.
+const POISON_AT: u32 = 3;
 
 /// The attempt that an outcome ends.
 #[derive(Clone, Copy, Debug)]
@@ -30,28 +32,28 @@ pub(super) struct OpenAttempt {
 }
 
 impl Delivery {
-    /// What follows an outcome. In the direct lane somebody waits for the answer, and nothing is tried later. `is_down`:
-    /// the account cannot send, which is no fault of this message.
+    /// What follows an outcome. Nothing is tried later where a caller wants it to fail at once. `is_down`: the account
+    /// cannot send, which is no fault of this message.
     pub(super) fn next(
         &self,
         new: &NewNotification,
         open: &OpenAttempt,
         outcome: &Outcome,
-        lane: Lane,
+        on_failure: OnFailure,
         is_down: bool,
     ) -> Next {
         let now = self.clock.now();
-        match (outcome, lane) {
+        match (outcome, on_failure) {
             (Outcome::Accepted { .. }, _) => Next::Sent,
             (Outcome::Permanent { .. }, _) => Next::Failed,
             (Outcome::Ambiguous { .. }, _) => {
                 after_unknown(new.policy, open.resends, new.channel, now, self.options.resend_grace)
             }
-            (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, Lane::Direct) => {
+            (Outcome::Transient { .. } | Outcome::Throttled { .. } | Outcome::ChannelDown { .. }, OnFailure::Fail) => {
                 Next::Failed
             }
-            (Outcome::Transient { handed_off: false, .. }, Lane::Queued) if is_down => held_up(now),
-            (Outcome::Transient { .. }, Lane::Queued) => {
+            (Outcome::Transient { handed_off: false, .. }, OnFailure::Queue) if is_down => held_up(now),
+            (Outcome::Transient { .. }, OnFailure::Queue) => {
                 let retries = u32::try_from(open.retry_count).unwrap_or(0);
                 let allowed = u32::try_from(new.max_retries).unwrap_or(0);
                 retry::wait(retries, allowed, spread(new.id)).map_or(Next::Failed, |wait| Next::Again {
@@ -60,11 +62,21 @@ impl Delivery {
                     counts: Counts::Retry,
                 })
             }
-            (Outcome::Throttled { after, .. }, Lane::Queued) => {
+            (Outcome::Throttled { after, .. }, OnFailure::Queue) => {
                 Next::Again { due_at: later(now, *after), hold: HoldReason::RateLimit, counts: Counts::Nothing }
             }
-            (Outcome::ChannelDown { .. }, Lane::Queued) => held_up(now),
+            (Outcome::ChannelDown { .. }, OnFailure::Queue) => held_up(now),
         }
+    }
+
+    /// What follows when making one ready panicked, `before` times already. It is no fault of the provider's: it costs
+    /// no retry, and no number of retries helps poison.
+    pub(super) fn next_after_panic(&self, new: &NewNotification, before: u32) -> Next {
+        retry::wait(before, POISON_AT - 1, spread(new.id)).map_or(Next::Failed, |wait| Next::Again {
+            due_at: later(self.clock.now(), wait),
+            hold: HoldReason::Retry,
+            counts: Counts::Nothing,
+        })
     }
 
     /// The record of one attempt.
@@ -178,7 +190,17 @@ impl Drop for Unrecorded {
 
 /// Waits until the account sends again.
 fn held_up(now: Timestamp) -> Next {
-    Next::Again { due_at: later(now, CHANNEL_DOWN_WAIT), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
+    Next::Again { due_at: due_when_down(now), hold: HoldReason::ChannelDown, counts: Counts::Nothing }
+}
+
+/// When what its account cannot send is looked at again: from then on it waits for the account's return.
+pub(super) fn due_when_down(now: Timestamp) -> Timestamp {
+    later(now, CHANNEL_DOWN_WAIT)
+}
+
+/// Whether one that had panicked so often before, and did again, is given up.
+pub(super) fn is_poison(before: u32) -> bool {
+    before >= POISON_AT - 1
 }
 
 fn suppression(outcome: &Outcome) -> Option<SuppressionScope> {

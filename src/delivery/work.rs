@@ -20,7 +20,7 @@ use super::record::OpenAttempt;
 use super::recorder::EndedSend;
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::later;
-use crate::domain::{Channel, Epoch, Generation, HoldReason, NotificationId};
+use crate::domain::{Channel, Epoch, Generation, HoldReason, NotificationId, OnFailure};
 use crate::limits::{Lane, Permit, RecipientKey, WaitReason};
 use crate::queue::{Ack, Delivery as Delivered};
 use crate::store::{Claim, Open, Opened, StoreError, Urgency};
@@ -138,7 +138,7 @@ impl Delivery {
         }
     }
 
-    /// Makes a crowd ready. One whose rendering panics, which is a bug, takes no other with it: it fails, and says so.
+    /// Makes a crowd ready. One whose rendering panics, which is a bug, takes no other with it: its own attempt says so.
     async fn make_all_ready(&self, account: &SendingAccount, deliveries: &[Delivered]) -> Result<Sorted, StoreError> {
         let whole = std::panic::AssertUnwindSafe(self.make_ready(account, deliveries)).catch_unwind();
         if let Ok(sorted) = whole.await {
@@ -294,7 +294,10 @@ impl Delivery {
             Ok(message) => (self.hand_off(account, epoch, message, deadline).await, Some(&message.content)),
             Err(outcome) => (outcome.clone(), None),
         };
-        let next = self.next(&ready.new, &open, &outcome, Lane::Queued, account.circuit.is_down());
+        let next = match ready.panics {
+            Some(before) => self.next_after_panic(&ready.new, before),
+            None => self.next(&ready.new, &open, &outcome, OnFailure::Queue, account.circuit.is_down()),
+        };
         let close = self.close(&ready.new, &open, &outcome, content, next);
         let retries = open.retry_count;
         self.record_soon(epoch, EndedSend { new: ready.new, close, retries }, place);

@@ -24,6 +24,6 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use given_time::{GivenTime, GivenTimeError};
 pub use ids::{BatchId, Epoch, ErasureId, Generation, IdSource, NotificationId, TemplateId, TemplateVersion};
 pub use message::{Attachment, AttachmentSource, Content, EmailContent, OutgoingMessage};
-pub use notification::{HoldReason, Mode, Policy, Priority, RecordIds, Resolution, Status, Verdict};
+pub use notification::{HoldReason, Mode, OnFailure, Policy, Priority, RecordIds, Resolution, Status, Verdict};
 pub use recipient::{ChatId, EmailAddress, PhoneNumber, Recipient, RecipientError};
 pub use record::{Record, RecordId, RecordKind};

@@ -162,6 +162,24 @@ words! {
     }
 }
 
+words! {
+    /// What becomes of a direct send that did not get through now and may later. Known only while the call runs: the
+    /// ledger keeps what came of it.
+    OnFailure {
+        /// It has failed, and the caller may try again.
+        Fail = 1 "fail",
+        /// It waits in the ledger, and goes through the queue.
+        Queue = 2 "queue",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the enum comes out of a macro")]
+impl Default for OnFailure {
+    fn default() -> Self {
+        OnFailure::Fail
+    }
+}
+
 /// The CRM records a notification is about (the request's `context`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -16,7 +16,7 @@ use super::problem::{FieldError, Problem};
 use super::requests::{BulkRecipientBody, bounded, send_body};
 use super::view::NotificationView;
 use crate::delivery::{AcceptedBatch, BulkRecipient, BulkRequest, SendRequest};
-use crate::domain::{BatchId, Channel, GivenTime, Mode, NotificationId, Policy, Priority, RecordIds};
+use crate::domain::{BatchId, Channel, GivenTime, Mode, NotificationId, OnFailure, Policy, Priority, RecordIds};
 use crate::store::Scope;
 
 /// Recipients of one bulk call.
@@ -30,6 +30,11 @@ send_body! {
         #[serde(default)]
         #[schema(value_type = Object)]
         data: Map<String, Value>,
+        /// What becomes of those that are sent directly, do not get through now and may later: `fail` or `queue`, each
+        /// recipient for itself. What goes through the queue anyhow is tried again.
+        #[serde(default)]
+        #[schema(default = "fail")]
+        on_failure: Option<OnFailure>,
     }
 }
 
@@ -95,7 +100,7 @@ impl From<AcceptedBatch> for BatchAccepted {
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat")),
     request_body = AutoNotifications,
     responses(
-        (status = 200, body = AutoView, description = "Sent: one result per recipient, in order"),
+        (status = 200, body = AutoView, description = "One result per recipient, in order; those that the queue has now are `pending`"),
         (status = 202, body = BatchAccepted, description = "Accepted for the queue"),
         (status = 409, body = Problem, description = "The first request with this key is still running"),
         (status = 422, body = Problem, description = "The request is wrong; nothing was sent"),
@@ -120,6 +125,7 @@ pub(super) async fn auto(
         let batch = api.delivery.send_bulk(BulkRequest { common, recipients, scheduled_at }, key).await?;
         return Ok((StatusCode::ACCEPTED, Json(BatchAccepted::from(batch))).into_response());
     }
+    let on_failure = value.on_failure.unwrap_or_default();
     let requests = value.recipients.into_iter().map(|recipient| {
         let mut data = shared.clone();
         data.extend(recipient.data);
@@ -127,6 +133,7 @@ pub(super) async fn auto(
             recipient: recipient.recipient,
             records: RecordIds { contact_id: recipient.contact_id, ..RecordIds::default() },
             data,
+            on_failure,
             ..request.clone()
         }
     });

@@ -18,7 +18,9 @@ use super::problem::{FieldError, Problem};
 use super::requests::{bounded, bounded_records, moment_of, send_body, text_or_number};
 use super::view::NotificationView;
 use crate::delivery::{DirectResult, SendRequest};
-use crate::domain::{BatchId, Channel, GivenTime, Mode, NotificationId, Policy, Priority, RecordIds, Status};
+use crate::domain::{
+    BatchId, Channel, GivenTime, Mode, NotificationId, OnFailure, Policy, Priority, RecordIds, Status,
+};
 use crate::store::{ListFilter, Scope};
 
 const LONGEST_PAGE: u32 = 500;
@@ -46,6 +48,13 @@ send_body! {
         /// means, too.
         #[serde(default)]
         mode: Option<Mode>,
+        /// What becomes of a direct send that does not get through now and may later (a throttle, an account that is
+        /// down, no room within the deadline, a failure that may pass). `fail`: it has failed, and `retryAfter` may say
+        /// when to try again. `queue`: it waits, goes through the queue, and is answered with 202. `fail` is for direct
+        /// sends only.
+        #[serde(default)]
+        #[schema(default = "fail")]
+        on_failure: Option<OnFailure>,
     }
 }
 
@@ -80,14 +89,15 @@ pub(super) struct ListQuery {
 /// Sends one notification now, or accepts it for the queue.
 ///
 /// `sync` answers when the provider has, and the outcome is on disk. A send that failed, or of which nobody knows, is a
-/// 200 with its status and error. `async`, or a time to leave at, answers 202 when it is on disk.
+/// 200 with its status and error; one that is not over, because the queue has it now, is a 202 with what it waits for.
+/// `async`, or a time to leave at, answers 202 when it is on disk.
 #[utoipa::path(
     post, path = "/v1/notifications", tag = "notifications", security(("key" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes the call safe to repeat")),
     request_body = CreateNotification,
     responses(
         (status = 200, body = NotificationView, description = "Its end, recorded"),
-        (status = 202, body = NotificationView, description = "Accepted for the queue"),
+        (status = 202, body = NotificationView, description = "On its way through the queue"),
         (status = 409, body = Problem, description = "The first request with this key is still running"),
         (status = 422, body = Problem, description = "The request is wrong; nothing was sent"),
         (status = 429, body = Problem, description = "Too many direct sends at once; nothing was sent"),
@@ -110,6 +120,10 @@ pub(super) async fn create(
     bounded("/externalId", value.external_id.as_deref(), &mut wrong);
     bounded_records("/context", &value.context, &mut wrong);
     let is_queued = value.mode == Some(Mode::Async) || value.scheduled_at.is_some();
+    if is_queued && value.on_failure == Some(OnFailure::Fail) {
+        let detail = "what goes through the queue is tried again, maxRetries times: leave onFailure out";
+        wrong.push(FieldError::new("/onFailure", detail));
+    }
     let (mut request, scheduled_at) = value.common(&api.delivery).map_err(|mut errors| {
         errors.append(&mut wrong);
         Problem::invalid(errors)
@@ -125,8 +139,10 @@ pub(super) async fn create(
         let result = api.delivery.send_later(request, scheduled_at, key).await?;
         return Ok((StatusCode::ACCEPTED, Json(view(&api, result))));
     }
+    request.on_failure = value.on_failure.unwrap_or_default();
     let result = api.delivery.send_now(request, key).await?;
-    Ok((StatusCode::OK, Json(view(&api, result))))
+    let is_over = !result.notification.status.in_flight();
+    Ok((if is_over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(view(&api, result))))
 }
 
 /// One notification with every attempt.

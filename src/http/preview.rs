@@ -18,7 +18,7 @@ use crate::delivery::{Refusal, SendRequest, Tried};
 use crate::domain::record::parse_locale;
 use crate::domain::sms::SmsSize;
 use crate::domain::template::TemplateBody;
-use crate::domain::{Channel, Content, Priority, RecordIds, RecordKind, TemplateId, TemplateVersion};
+use crate::domain::{Channel, Content, OnFailure, Priority, RecordIds, RecordKind, TemplateId, TemplateVersion};
 use crate::store::Scope;
 use crate::templates::ChannelPreview;
 
@@ -239,6 +239,7 @@ pub(super) async fn test(
         max_retries: 0,
         not_after: None,
         deadline: None,
+        on_failure: OnFailure::Fail,
     };
     let result = api.delivery.send_now(request, None).await?;
     Ok(Json(NotificationView::new(result.notification, &api.delivery, result.retry_after)))

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Api;
 use super::problem::{FieldError, Problem};
 use crate::delivery::{Delivery, SendRequest};
-use crate::domain::{AccountId, Channel, GivenTime, Policy, Priority, RecordIds, TemplateId};
+use crate::domain::{AccountId, Channel, GivenTime, OnFailure, Policy, Priority, RecordIds, TemplateId};
 
 /// The most retries a request may ask for.
 const MOST_RETRIES: i16 = 10;
@@ -164,6 +164,7 @@ pub(super) fn common(delivery: &Delivery, common: Common) -> Result<(SendRequest
         max_retries,
         not_after,
         deadline: common.deadline_ms.map(Duration::from_millis),
+        on_failure: OnFailure::default(),
     };
     Ok((request, scheduled_at))
 }

@@ -170,6 +170,8 @@ pub enum Begin {
     Held,
     /// Waits until `at`; `scheduled` when its sender chose the time.
     Due { at: Timestamp, scheduled: bool },
+    /// A direct send that was not tried: it waits for what holds it up, and goes through the queue then.
+    OnHold { until: Timestamp, hold: HoldReason },
     /// Settled without a send: `Suppressed` or `Failed`.
     Ended { status: Status, cause: &'static str, error: ProviderError },
 }

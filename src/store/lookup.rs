@@ -13,8 +13,8 @@ use super::plan::ACCEPTED;
 use super::sql::{Row, Sql, Statement, Value};
 use crate::domain::clock::{earlier, later};
 use crate::domain::{
-    AccountId, Attempt, BatchId, Channel, Epoch, HoldReason, Mode, NotificationId, OutcomeClass, Policy, Priority,
-    ProviderError, RecordIds, Resolution, Status, TemplateId, TemplateVersion, Verdict,
+    AccountId, Attempt, BatchId, Channel, Epoch, Generation, HoldReason, Mode, NotificationId, OutcomeClass, Policy,
+    Priority, ProviderError, RecordIds, Resolution, Status, TemplateId, TemplateVersion, Verdict,
 };
 
 /// A notification as the ledger knows it.
@@ -43,6 +43,8 @@ pub struct FoundNotification {
     pub hold: Option<HoldReason>,
     pub due_at: Timestamp,
     pub retry_count: i16,
+    /// How often it was handed over to the queue.
+    pub generation: Generation,
     /// When the open attempt was opened, and by whom.
     pub open: Option<(Timestamp, Epoch)>,
     /// How many attempts were opened.
@@ -137,7 +139,7 @@ const COLUMNS: &str = "n.id, n.batch_id, n.channel, w.account, n.template_id, n.
     n.contact_id, n.lead_id, n.deal_id, n.company_id, n.data, n.metadata, n.external_id, n.priority, n.policy, n.mode,
     n.max_retries, coalesce(n.moved_to, b.scheduled_at, n.scheduled_at), n.not_after, n.created_at, w.state, w.hold, w.due_at, w.retry_count, w.opened_at,
     w.epoch, w.attempt, f.cause, f.code, f.detail, e.reason, e.at, e.actor, f.resolution,
-    f.resolved_at, f.resolved_by, f.reason, f.replayed_as";
+    f.resolved_at, f.resolved_by, f.reason, f.replayed_as, w.generation";
 
 /// `e` is why a notification ended without a send, or who settled it. `b` says when it leaves, unless it was moved by
 /// itself.
@@ -332,6 +334,7 @@ fn notification(row: &Row) -> Result<FoundNotification, StoreError> {
         // What comes with its batch looks at no clock of its own.
         due_at: scheduled_at.map_or(due_at, |at| at.max(due_at)),
         retry_count: row.small(25)?,
+        generation: Generation(i32::try_from(row.int(40)?).unwrap_or(i32::MAX)),
         open,
         attempt: row.small(28)?,
         attempts: Vec::new(),

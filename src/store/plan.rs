@@ -93,6 +93,10 @@ impl Chunks {
                     let key = (new.account, new.priority, new.batch, at.as_microsecond());
                     self.due.entry(key).or_default().push(new.id.0);
                 }
+                Begin::OnHold { until, .. } => {
+                    let key = (new.account, new.priority, new.batch, grain(until));
+                    self.due.entry(key).or_default().push(new.id.0);
+                }
                 // In hand one by one, under its own id, so that whoever opens it can name it.
                 Begin::Held => self.held.push(NewChunk {
                     id: new.id.0,
@@ -169,6 +173,15 @@ pub(super) fn begins(new: &super::NewNotification) -> (Status, Timestamp, i16, O
         Begin::Due { scheduled: true, .. } if new.batch.is_some() => (Status::Scheduled, new.created_at, 0, None),
         Begin::Due { at, scheduled: true } => (Status::Scheduled, *at, 0, None),
         Begin::Due { at, scheduled: false } => (Status::Pending, *at, 0, None),
+        Begin::OnHold { until, .. } => (Status::Pending, *until, 0, None),
         Begin::Ended { status, .. } => (*status, new.created_at, 0, None),
+    }
+}
+
+/// The code of what a new notification waits for, if it is held up.
+pub(super) fn held_by(new: &super::NewNotification) -> Option<i16> {
+    match &new.begin {
+        Begin::OnHold { hold, .. } => Some(hold.code()),
+        Begin::Open | Begin::Held | Begin::Due { .. } | Begin::Ended { .. } => None,
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::StoreError;
 use super::batches::IS_SHOWN;
+use super::recovery::LedgerClock;
 use super::sql::{Row, Sql};
 use super::undecided::{DEAD, UndecidedFilter};
 use crate::domain::Status;
@@ -200,10 +201,10 @@ const INVARIANTS: &[Invariant] = &[
         name: "waiting_will_be_found",
         promise: "every notification that waits is named by a chunk that is handed out in its time, or is in the hand of \
                   a process that lives or is being settled; and every open one by an open set of its process",
-        // A chunk that comes before its notification is due passes it over; one that is handed out takes nothing that
-        // is queued already.
+        // A chunk that comes before its notification is due passes it over, and none comes before now; one that is handed
+        // out takes nothing that is queued already.
         broken: "SELECT w.id FROM work w LEFT JOIN (MEMBERS(due)) l
-                     ON l.member = w.id AND l.due_at >= w.due_at
+                     ON l.member = w.id AND (l.due_at >= w.due_at OR w.due_at <= CLOCK)
                     AND ((l.handed_by IS NULL AND w.state <> 3) OR l.handed_by IN (SELECT epoch FROM workers))
                  WHERE w.state IN (1, 2, 3) AND l.member IS NULL
                      AND EXISTS (SELECT 1 FROM notifications n WHERE n.id = w.id AND SHOWN)
@@ -214,7 +215,7 @@ const INVARIANTS: &[Invariant] = &[
 ];
 
 #[async_trait]
-impl<S: Sql> Verify for S {
+impl<S: Sql + LedgerClock> Verify for S {
     async fn verify(&self) -> Result<VerifyReport, StoreError> {
         let everything = UndecidedFilter::default();
         let mut queries: Vec<String> = vec![
@@ -247,9 +248,9 @@ impl<S: Sql> Verify for S {
 }
 
 /// What the two engines spell differently in the invariants.
-trait Dialect: Sql {
+trait Dialect: Sql + LedgerClock {
     fn text_of(&self, broken: &str) -> String {
-        let mut text = broken.replace("NIL", self.nil()).replace("SHOWN", IS_SHOWN);
+        let mut text = broken.replace("NIL", self.nil()).replace("SHOWN", IS_SHOWN).replace("CLOCK", &self.now_sql());
         for (table, beside) in [("idempotency", &[][..]), ("due", &["due_at", "handed_by"]), ("opens", &["epoch"])] {
             text = text.replace(&format!("MEMBERS({table})"), &self.members(table, beside));
         }
@@ -257,7 +258,7 @@ trait Dialect: Sql {
     }
 }
 
-impl<S: Sql> Dialect for S {}
+impl<S: Sql + LedgerClock> Dialect for S {}
 
 fn summary(head: &[Vec<Row>]) -> Result<VerifyReport, StoreError> {
     let mut report = VerifyReport::default();

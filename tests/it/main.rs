@@ -3,6 +3,7 @@
 
 mod cli;
 mod contract;
+mod delivery;
 mod demo;
 mod path;
 mod simulator;

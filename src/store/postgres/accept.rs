@@ -16,7 +16,7 @@ use super::connection::from_postgres;
 use crate::domain::{NotificationId, Status};
 use crate::store::ledger::{Accept, Accepted, Begin, NewKey, NewNotification, StoredKey};
 use crate::store::lookup::stored_key;
-use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins};
+use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins, held_by};
 use crate::store::{StoreError, Urgency};
 
 const DOING: &str = "accepting";
@@ -252,9 +252,9 @@ async fn insert_notifications(client: &Object, news: &[(&Accept, &NewNotificatio
 async fn insert_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO work (id, due_at, opened_at, epoch, generation, account, state, hold, attempt,
             retry_count, resends)
-        SELECT id, due_at, opened_at, epoch, 0, account, state, NULL, attempt, 0, 0
-        FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[], $6::int2[], $7::int2[])
-            AS u(id, due_at, opened_at, epoch, account, state, attempt)";
+        SELECT id, due_at, opened_at, epoch, 0, account, state, hold, attempt, 0, 0
+        FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[], $6::int2[], $7::int2[], $8::int2[])
+            AS u(id, due_at, opened_at, epoch, account, state, hold, attempt)";
     if news.is_empty() {
         return Ok(());
     }
@@ -276,6 +276,7 @@ async fn insert_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> R
             &epochs,
             &news.iter().map(|(_, new)| new.account.0).collect::<Vec<_>>(),
             &begun.iter().map(|(state, _, _, _)| state.code()).collect::<Vec<_>>(),
+            &news.iter().map(|(_, new)| held_by(new)).collect::<Vec<_>>(),
             &begun.iter().map(|(_, _, attempt, _)| *attempt).collect::<Vec<_>>(),
         ],
     )
@@ -343,9 +344,9 @@ async fn copy_notifications(client: &Object, news: &[(&Accept, &NewNotification)
 }
 
 async fn copy_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> Result<(), StoreError> {
-    const SQL: &str = "COPY work (id, due_at, opened_at, epoch, generation, account, state, attempt, retry_count,
-            resends) FROM STDIN BINARY";
-    const TYPES: [Type; 10] = [
+    const SQL: &str = "COPY work (id, due_at, opened_at, epoch, generation, account, state, hold, attempt,
+            retry_count, resends) FROM STDIN BINARY";
+    const TYPES: [Type; 11] = [
         Type::UUID,
         Type::INT8,
         Type::INT8,
@@ -356,12 +357,13 @@ async fn copy_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> Res
         Type::INT2,
         Type::INT2,
         Type::INT2,
+        Type::INT2,
     ];
     let failed = |error| from_postgres(DOING, error);
     let mut copy = pin!(copy(client, DOING, SQL, &TYPES).await?);
     for (accept, new) in news {
         let (state, due_at, attempt, opened_at) = begins(new);
-        let row: [&(dyn ToSql + Sync); 10] = [
+        let row: [&(dyn ToSql + Sync); 11] = [
             &new.id.0,
             &due_at.as_microsecond(),
             &opened_at.map(|at| at.as_microsecond()),
@@ -369,6 +371,7 @@ async fn copy_work(client: &Object, news: &[(&Accept, &NewNotification)]) -> Res
             &0_i32,
             &new.account.0,
             &state.code(),
+            &held_by(new),
             &attempt,
             &0_i16,
             &0_i16,

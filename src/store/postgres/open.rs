@@ -53,14 +53,16 @@ async fn open_all(
     places: &[usize],
     epoch: i64,
 ) -> Result<Option<OpenedClaims>, StoreError> {
-    // 2 pending, 3 queued → 4 sending. The share lock keeps the epoch from being declared lost until the commit.
+    // 2 pending, 3 queued → 4 sending. What is held waits for its time, and for another hand-over: of an earlier one
+    // only a copy is left. The share lock keeps the epoch from being declared lost until the commit.
     const OPEN: &str = "WITH live AS MATERIALIZED (
             SELECT 1 FROM workers
             WHERE epoch = $1 AND lost_at IS NULL AND lease_until >= vestnik_now() FOR SHARE),
         claimed AS (
             UPDATE work w SET state = 4, hold = NULL, epoch = $1, attempt = w.attempt + 1, opened_at = vestnik_now()
             FROM unnest($2::uuid[], $3::int4[], $5::uuid[]) AS u(id, generation, chunk)
-            WHERE w.id = u.id AND w.generation = u.generation AND w.state IN (2, 3) AND EXISTS (SELECT 1 FROM live)
+            WHERE w.id = u.id AND w.generation = u.generation AND w.state IN (2, 3) AND w.hold IS NULL
+                AND EXISTS (SELECT 1 FROM live)
             RETURNING w.id, w.attempt, w.retry_count, w.resends, w.opened_at, w.generation, u.chunk),
         kept AS (
             INSERT INTO opens (id, epoch, ids) SELECT $4, $1, array_agg(id) FROM claimed HAVING count(*) > 0),

@@ -7,7 +7,7 @@ use super::connection::from_sqlite;
 use crate::domain::{IdSource, NotificationId, Status};
 use crate::store::ledger::{Accept, Accepted, Begin, NewKey, NewNotification, StoredKey};
 use crate::store::lookup::stored_key;
-use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins};
+use crate::store::plan::{Chunks, Deltas, NewChunk, Slot, begins, held_by};
 use crate::store::sql::{Value, ids_to_bytes};
 use crate::store::{StoreError, Urgency};
 
@@ -82,7 +82,7 @@ fn write(db: &Connection, accept: &Accept, ids: &IdSource) -> Result<Option<Uuid
     )?;
     let mut hot = db.prepare_cached(
         "INSERT INTO work (id, due_at, opened_at, epoch, generation, account, state, hold, attempt, retry_count, resends)
-         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, NULL, ?7, 0, 0)",
+         VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, 0, 0)",
     )?;
     for new in &accept.notifications {
         insert_notification(&mut cold, new)?;
@@ -94,6 +94,7 @@ fn write(db: &Connection, accept: &Accept, ids: &IdSource) -> Result<Option<Uuid
             opened_at.map(|_| accept.epoch.0),
             new.account.0,
             state.code(),
+            held_by(new),
             attempt,
         ])?;
         if let Begin::Ended { status, cause, error } = &new.begin {

@@ -20,10 +20,12 @@ pub(super) fn open(db: &Connection, open: &Open, set: Uuid, now: Timestamp) -> R
 }
 
 fn claim(db: &Connection, open: &Open, set: Uuid, now: Timestamp) -> Result<Vec<Opened>, rusqlite::Error> {
-    // 2 pending, 3 queued → 4 sending.
+    // 2 pending, 3 queued → 4 sending. What is held waits for its time, and for another hand-over: of an earlier one
+    // only a copy is left.
     let mut statement = db.prepare_cached(
         "UPDATE work SET state = 4, hold = NULL, epoch = ?3, attempt = attempt + 1, opened_at = ?4
-         WHERE id = ?1 AND generation = ?2 AND state IN (2, 3) RETURNING attempt, retry_count, resends",
+         WHERE id = ?1 AND generation = ?2 AND state IN (2, 3) AND hold IS NULL
+         RETURNING attempt, retry_count, resends",
     )?;
     let mut opened = Vec::with_capacity(open.claims.len());
     for claim in &open.claims {

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::server::{Client, Server, with};
+use super::server::{Client, Server, whatsapp, with};
 use super::worker::Worker;
 use super::world::{QUICK, World};
 use crate::support::eventually::{LONG, eventually};
@@ -98,6 +98,46 @@ async fn a_batch_goes_through_the_broker_from_the_embedded_ledger() {
 async fn a_batch_goes_through_the_broker_from_postgres() {
     let Some(world) = World::postgres().await else { return };
     through_the_broker(world).await;
+}
+
+/// What a direct send did not get through goes on over the broker, wherever its worker is.
+async fn left_to_the_broker(world: &World, client: &Client) {
+    world.scenario(json!({ "whatsapp": { "recipients": { "+79990000001": { "error": 131016, "times": 1 } } } }));
+    let body = with(whatsapp("+79990000001"), json!({ "onFailure": "queue", "priority": "high" }));
+    let answer = client.send(&body).await;
+    assert_eq!((answer.status, &answer.json()["holdReason"]), (202, &json!("retry")), "{:#}", answer.json());
+    let sent = eventually(LONG, "it was sent", async || {
+        let found = client.find(&answer.json()["id"]).await;
+        (found["status"] == "sent").then_some(found)
+    })
+    .await;
+    assert_eq!(sent["attempts"].as_array().unwrap().len(), 2, "{sent:#}");
+    assert_eq!(world.simulator.taken_count(), 1);
+    world.assert_books(client, &[answer.json()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_send_is_left_to_the_broker_from_the_embedded_ledger() {
+    let world = World::sqlite().await;
+    let Some(broker) = rabbitmq::shared().await else { return };
+    let vhost = Vhost::on(broker).await;
+    let server = world.server(&on(&vhost.url(), &[])).await;
+    left_to_the_broker(&world, &server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_send_is_left_to_another_process() {
+    let Some(world) = World::postgres().await else { return };
+    let Some(broker) = rabbitmq::shared().await else { return };
+    let vhost = Vhost::on(broker).await;
+    let url = vhost.url();
+    let settings = on(&url, &[]);
+    let server = without_work(&world, &settings, "api,relay").await;
+    let worker = Worker::start(&world, &settings).await;
+    left_to_the_broker(&world, &server).await;
+    worker.stop().await;
+    server.stop().await;
 }
 
 /// One process accepts, others work, and are killed and stopped under way.

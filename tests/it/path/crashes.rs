@@ -46,7 +46,7 @@ impl Burst {
                 for body in mine {
                     // Gone, away, or without its lease: then no promise was made.
                     match client.try_post("/v1/notifications", &[], &body).await {
-                        Ok(answer) if answer.status == 200 => answers.push(answer.json()),
+                        Ok(answer) if matches!(answer.status, 200 | 202) => answers.push(answer.json()),
                         Ok(_) | Err(_) => {}
                     }
                 }

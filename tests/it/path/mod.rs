@@ -18,6 +18,7 @@ mod import;
 mod kept_elsewhere;
 mod moves;
 mod nest;
+mod on_failure;
 mod outcomes;
 mod processes;
 mod queues;

@@ -483,7 +483,9 @@ async fn at_least_once_sends_again_and_flags_both(world: World) {
     let server = world.server(&[("VESTNIK__DELIVERY__RESEND_GRACE_MS", "300")]).await;
     let mut answers = Vec::new();
     for body in to_all() {
-        let answer = server.send(&with(body, json!({ "policy": "at_least_once" }))).await.ok();
+        let answer = server.send(&with(body, json!({ "policy": "at_least_once" }))).await;
+        assert_eq!(answer.status, 202);
+        let answer = answer.json();
         assert_eq!(answer["status"], "pending", "{answer:#}");
         assert_eq!(answer["holdReason"], "resend");
         assert_eq!(answer["attempts"][0]["flagged"], true);
@@ -510,7 +512,7 @@ async fn at_least_once_that_stays_unknown_is_uncertain_with_both_flagged(world: 
     let server = world.server(&[("VESTNIK__DELIVERY__RESEND_GRACE_MS", "300")]).await;
     let mut answers = Vec::new();
     for body in to_all() {
-        answers.push(server.send(&with(body, json!({ "policy": "at_least_once" }))).await.ok());
+        answers.push(server.send(&with(body, json!({ "policy": "at_least_once" }))).await.json());
     }
     server.settled().await;
     for answer in &answers {

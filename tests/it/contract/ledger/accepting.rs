@@ -1,9 +1,11 @@
 //! Accepted means: on disk, all of it, as it was asked.
 
-use vestnik::domain::{Mode, Policy, Priority, ProviderError, RecordIds, Status};
+use std::time::Duration;
+
+use vestnik::domain::{Generation, HoldReason, Mode, Policy, Priority, ProviderError, RecordIds, Status};
 use vestnik::store::{Accept, Begin, NewNotification, StoreError, Urgency};
 
-use crate::support::ledger::{TestLedger, promises};
+use crate::support::ledger::{TestLedger, ids_of, promises};
 
 promises!(
     what_was_accepted_is_there_after_a_restart,
@@ -12,6 +14,7 @@ promises!(
     many_accepts_at_once_are_all_stored,
     a_direct_send_is_accepted_open,
     what_ended_at_accept_says_why,
+    what_is_held_up_at_accept_comes_in_its_time,
     accepting_nothing_is_fine,
 );
 
@@ -136,6 +139,26 @@ async fn what_ended_at_accept_says_why(ledger: TestLedger) {
     let totals = ledger.store().totals().await.unwrap();
     assert_eq!((totals.accepted, totals.in_flight(), totals.of(Status::Failed)), (3, 0, 1));
     ledger.assert_balances().await;
+}
+
+async fn what_is_held_up_at_accept_comes_in_its_time(ledger: TestLedger) {
+    // Few and many are written in different ways.
+    for count in [1, 100] {
+        let begin = Begin::OnHold { until: ledger.now() + Duration::from_secs(5), hold: HoldReason::ChannelDown };
+        let held: Vec<_> = (0..count).map(|_| ledger.notification(begin.clone())).collect();
+        ledger.accept(held.clone()).await;
+        let found = ledger.find(held[count - 1].id).await;
+        assert_eq!((found.status, found.hold), (Status::Pending, Some(HoldReason::ChannelDown)));
+        assert_eq!((found.due_at, found.attempt), (ledger.now() + Duration::from_secs(5), 0));
+        assert_eq!(found.generation, Generation(0));
+        assert!(ledger.take().await.is_empty(), "it is not due");
+        ledger.assert_balances().await;
+        ledger.advance(Duration::from_secs(6)).await;
+        assert_eq!(ids_of(&ledger.take().await).len(), count);
+        let taken = ledger.find(held[0].id).await;
+        assert_eq!((taken.status, taken.hold, taken.generation), (Status::Queued, None, Generation(1)));
+        ledger.assert_balances().await;
+    }
 }
 
 async fn accepting_nothing_is_fine(ledger: TestLedger) {

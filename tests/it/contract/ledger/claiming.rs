@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use vestnik::domain::{Epoch, Generation, NotificationId, Status, SystemClock};
+use vestnik::domain::{Epoch, Generation, HoldReason, NotificationId, Status, SystemClock};
 use vestnik::store::{
-    Begin, Claim, LedgerOptions, NewNotification, Open, Record, Store, StoreError, TakeDue, TakeFrom, Urgency, connect,
+    Begin, Claim, Counts, LedgerOptions, NewNotification, Open, Record, Store, StoreError, TakeDue, TakeFrom, Urgency,
+    connect,
 };
 
-use crate::support::ledger::{TestLedger, claims, new_epoch, promises};
+use crate::support::ledger::{TestLedger, claims, ids_of, new_epoch, promises};
 use crate::support::postgres::TestDatabase;
 
 promises!(
@@ -19,6 +20,7 @@ promises!(
     a_copy_with_an_old_generation_takes_nothing,
     an_old_copy_beside_the_new_one_takes_nothing,
     a_copy_of_the_newest_takes_nothing,
+    a_copy_of_what_waits_for_another_try_takes_nothing,
     claimed_are_answered_in_the_order_asked,
     a_lost_epoch_opens_and_takes_nothing,
     a_chunk_goes_with_the_last_that_is_opened,
@@ -140,6 +142,26 @@ async fn an_old_copy_beside_the_new_one_takes_nothing(mut ledger: TestLedger) {
     }
     assert_eq!(answers[10], [new.id]);
     ledger.assert_balances().await;
+}
+
+async fn a_copy_of_what_waits_for_another_try_takes_nothing(mut ledger: TestLedger) {
+    let (_, new) = ledger.batch(2);
+    ledger.accept(new.clone()).await;
+    let chunks = ledger.take().await;
+    let handed = claims(&chunks);
+    let of_first: Vec<_> = handed.iter().copied().filter(|claim| claim.id == new[0].id).collect();
+    assert_eq!(open_claims(&ledger, of_first.clone()).await, [new[0].id]);
+    let again = ledger.again(Duration::from_secs(2), HoldReason::Retry, Counts::Retry);
+    assert_eq!(ledger.record(vec![ledger.close_of(&new[0], 1, again)]).await, [true]);
+    assert!(open_claims(&ledger, of_first).await.is_empty(), "it would be tried before its time");
+    ledger.assert_balances().await;
+    // Its chunk still brings the other, whoever had it in hand.
+    ledger.crash().await;
+    ledger.recover().await;
+    ledger.assert_balances().await;
+    let mut taken = ids_of(&ledger.take().await);
+    taken.sort();
+    assert_eq!(taken, [new[0].id, new[1].id]);
 }
 
 async fn a_copy_of_the_newest_takes_nothing(ledger: TestLedger) {

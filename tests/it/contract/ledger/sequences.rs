@@ -39,7 +39,7 @@ fn op() -> impl Strategy<Value = Op> {
     let policy = prop_oneof![Just(Policy::AtMostOnce), Just(Policy::AtLeastOnce)];
     let channel = prop_oneof![Just(Channel::WhatsApp), Just(Channel::Telegram)];
     prop_oneof![
-        3 => (0..5_u8, 1..4_usize, policy, channel)
+        3 => (0..6_u8, 1..4_usize, policy, channel)
             .prop_map(|(kind, count, policy, channel)| Op::Accept { kind, count, policy, channel }),
         4 => Just(Op::Take),
         4 => (any::<bool>(), proptest::bool::weighted(0.2)).prop_map(|(all, old)| Op::Open { all, old }),
@@ -100,7 +100,8 @@ async fn step(ledger: &mut TestLedger, world: &mut World, op: Op) {
                 0 => Begin::Open,
                 1 => Begin::Held,
                 2 => Begin::Due { at: ledger.now() + Duration::from_secs(5), scheduled: true },
-                3 => Begin::Ended {
+                3 => Begin::OnHold { until: ledger.now() + Duration::from_secs(3), hold: HoldReason::ChannelDown },
+                4 => Begin::Ended {
                     status: if count > 1 { Status::Failed } else { Status::Suppressed },
                     cause: "template",
                     error: vestnik::domain::ProviderError::default(),
@@ -257,4 +258,28 @@ fn any_sequence_on_sqlite_is_legal() {
 #[test]
 fn any_sequence_on_postgres_is_legal() {
     any_sequence_is_legal(async || TestLedger::postgres().await, 4);
+}
+
+/// Of a chunk that a lost process had in hand one was opened, lost and to be sent again: it may come with its old chunk,
+/// whose time was earlier than its own.
+const OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS: [Op; 8] = [
+    Op::Accept { kind: 2, count: 2, policy: Policy::AtLeastOnce, channel: Channel::Telegram },
+    Op::Advance(5),
+    Op::Take,
+    Op::Crash,
+    Op::Open { all: false, old: true },
+    Op::Crash,
+    Op::Recover,
+    Op::Take,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_an_earlier_chunk_balances_on_sqlite() {
+    run(&mut TestLedger::sqlite().await, &OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_with_an_earlier_chunk_balances_on_postgres() {
+    let Some(mut ledger) = TestLedger::postgres().await else { return };
+    run(&mut ledger, &OPENED_FROM_THE_HAND_OF_A_LOST_PROCESS).await;
 }
