@@ -63,8 +63,8 @@ impl App {
             }
         });
         let door = Arc::new(Door::default());
-        // What others publish is taken in where work is handed on.
-        let ingress = roles.relay.then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
+        // What others publish is taken in where the lanes are read, too.
+        let ingress = (roles.relay || roles.work).then(|| Arc::<Door>::clone(&door) as Arc<dyn Ingress>);
         let queue = queue::connect(&settings.queue, Arc::clone(&clock), ingress)?;
         // Before anything is counted.
         let metrics = telemetry::figures();

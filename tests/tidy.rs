@@ -112,6 +112,7 @@ const TWINS: &[&str] = &["accept.rs", "connection.rs", "mod.rs", "open.rs", "rec
 const ONLY_CHILDREN: &[(&str, &str)] = &[
     ("src/store/sqlite/setup.rs", "a file needs its version, lock and pragmas; a server brings them along"),
     ("src/store/postgres/pool.rs", "reaching a server, which CRM records may be read from, too"),
+    ("src/store/postgres/frozen.rs", "the embedded ledger serves one process"),
     ("src/store/postgres/neighbours.rs", "the embedded ledger serves one process"),
     ("src/store/postgres/probe.rs", "what a measurement asks the server, and SQLite has none"),
     ("src/store/postgres/committer.rs", "SQLite's one writer, which gathers commits, is its connection"),

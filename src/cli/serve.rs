@@ -106,7 +106,7 @@ async fn start(roles: Roles, settings: Settings, printer: Printer) -> anyhow::Re
     if settings.queue.rabbitmq_url.is_none() && roles.relay != roles.work {
         bail!(
             "without a broker the same process hands over and sends: `relay` and `worker` go together\nhint: give both, \
-             or `api` alone for a process that only answers, or set RABBITMQ_URL for all processes"
+             or set RABBITMQ_URL for all processes"
         );
     }
     let lifecycle = Lifecycle::default();

@@ -238,7 +238,7 @@ impl Delivery {
             return Ok(repeated);
         }
         if prepared.iter().any(|one| matches!(one.new.begin, Begin::OnHold { .. })) {
-            self.wake.notify_one();
+            self.tell_of_due();
         }
         let ids: Vec<_> = prepared.iter().map(|one| one.new.id).collect();
         let ends = join_all(prepared.into_iter().map(|one| self.run(one, epoch, call))).await;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{Delivery, SendingAccount};
 use crate::domain::clock::earlier;
-use crate::domain::{AccountId, Channel, Epoch, Priority, Status};
+use crate::domain::{AccountId, Epoch, Priority, Status};
 use crate::limits::Lane as BudgetLane;
 use crate::queue::{Bundle, Condition, Lane, Task};
 use crate::store::{
@@ -43,13 +43,16 @@ const LOST_AFTER: Duration = Duration::from_secs(30);
 /// It is looked for this often: each look reads what is in hand.
 const LOOK_FOR_LOST_EVERY: Duration = Duration::from_secs(10);
 
+/// Lanes that the queue took nothing into, and until when they are left alone.
+type Resting = HashMap<Lane, Instant>;
+
 /// Hands over until new work may not begin any more.
 pub(super) fn start(delivery: &Arc<Delivery>) {
     let delivery = Arc::clone(delivery);
     let sends = delivery.sends.clone();
     sends.spawn(async move {
         let mut losses = delivery.queue.losses();
-        let (mut turn, mut looked_at) = (0, Instant::now());
+        let (mut turn, mut looked_at, mut resting) = (0, Instant::now(), Resting::new());
         loop {
             if losses.has_changed().unwrap_or(false) {
                 losses.mark_unchanged();
@@ -59,7 +62,7 @@ pub(super) fn start(delivery: &Arc<Delivery>) {
             if is_time {
                 looked_at = Instant::now();
             }
-            let pause = match delivery.round(turn, is_time).await {
+            let pause = match delivery.round(turn, is_time, &mut resting).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "could not hand over what is due");
@@ -85,7 +88,7 @@ pub(super) fn start(delivery: &Arc<Delivery>) {
 
 impl Delivery {
     /// One look at the ledger, and what follows from it. Returns how long nothing more will be due.
-    async fn round(&self, turn: usize, look_for_lost: bool) -> Result<Duration, StoreError> {
+    async fn round(&self, turn: usize, look_for_lost: bool, resting: &mut Resting) -> Result<Duration, StoreError> {
         let waiting = self.store.waiting().await?;
         self.held.set(&waiting.held);
         let now = self.clock.now();
@@ -98,18 +101,19 @@ impl Delivery {
         if let Condition::Down { .. } | Condition::Blocked { .. } = &*self.queue.condition().borrow() {
             return Ok(AFTER_FAILURE);
         }
-        let from = self.portions(&waiting, now, turn);
+        resting.retain(|_, until| *until > Instant::now());
+        let from = self.portions(&waiting, now, turn, resting);
         if from.is_empty() {
             let is_over = waiting.cancelled.is_empty();
             return Ok(if is_over { self.until_next(&waiting, now) } else { Duration::ZERO });
         }
         let chunks = self.store.take_due(TakeDue { epoch: self.lease.epoch(), from, early: false }).await?;
-        self.hand_over(chunks).await;
+        self.hand_over(chunks, resting).await;
         Ok(Duration::ZERO)
     }
 
     /// How much of which streams there is room for.
-    fn portions(&self, waiting: &Waiting, now: Timestamp, turn: usize) -> Vec<TakeFrom> {
+    fn portions(&self, waiting: &Waiting, now: Timestamp, turn: usize, resting: &Resting) -> Vec<TakeFrom> {
         let mut of_account: HashMap<AccountId, Vec<&WaitingStream>> = HashMap::new();
         for stream in waiting.streams.iter().filter(|stream| stream.due_at <= now) {
             of_account.entry(stream.stream.account).or_default().push(stream);
@@ -128,6 +132,9 @@ impl Delivery {
             let mut filled = 0;
             for priority in Priority::ALL {
                 filled += self.outstanding(&waiting.handed, id, *priority);
+                if resting.contains_key(&Lane { channel: account.name().channel, priority: *priority }) {
+                    continue;
+                }
                 let left = window.saturating_sub(filled);
                 let streams: Vec<_> =
                     streams.iter().copied().filter(|stream| stream.stream.priority == *priority).collect();
@@ -154,23 +161,23 @@ impl Delivery {
         wait.filter(|wait| !wait.is_zero()).map_or(look, |wait| wait.min(look))
     }
 
-    /// Publishes chunks, or gives them back.
-    async fn hand_over(&self, chunks: Vec<HandedChunk>) {
-        let (mut ids, mut bundles) = (Vec::new(), Vec::new());
-        for chunks in chunks.chunk_by(|one, next| one.account == next.account) {
-            let of_account: Vec<ChunkId> = chunks.iter().map(|chunk| chunk.id).collect();
-            let Some(account) = self.account_by_id(chunks[0].account) else {
-                self.give_back_all(of_account).await;
+    /// Publishes chunks, or gives them back: each lane for itself, so that one that is full stops no other.
+    async fn hand_over(&self, chunks: Vec<HandedChunk>, resting: &mut Resting) {
+        let lane_of = |chunk: &HandedChunk| (chunk.account, chunk.priority);
+        for chunks in chunks.chunk_by(|one, next| lane_of(one) == lane_of(next)) {
+            let ids = chunks.iter().map(|chunk| chunk.id).collect();
+            let (id, priority) = lane_of(&chunks[0]);
+            let Some(account) = self.account_by_id(id) else {
+                self.give_back_all(ids).await;
                 continue;
             };
-            let channel = account.name().channel;
-            let tasks: Vec<Task> = chunks.iter().flat_map(|chunk| tasks_of(chunk, channel)).collect();
-            bundles.extend(Bundle::all(&tasks, self.together(account)));
-            ids.extend(of_account);
-        }
-        if let Err(error) = self.queue.publish(bundles).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not hand over: it waits in the ledger");
-            self.give_back_all(ids).await;
+            let lane = Lane { channel: account.name().channel, priority };
+            let tasks: Vec<Task> = chunks.iter().flat_map(|chunk| tasks_of(chunk, lane)).collect();
+            if let Err(error) = self.queue.publish(Bundle::all(&tasks, self.together(account))).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, %lane, "could not hand over: it waits in the ledger");
+                resting.insert(lane, Instant::now() + AFTER_FAILURE);
+                self.give_back_all(ids).await;
+            }
         }
     }
 
@@ -282,8 +289,7 @@ impl Delivery {
     }
 }
 
-fn tasks_of(chunk: &HandedChunk, channel: Channel) -> impl Iterator<Item = Task> {
-    let lane = Lane { channel, priority: chunk.priority };
+fn tasks_of(chunk: &HandedChunk, lane: Lane) -> impl Iterator<Item = Task> {
     chunk.handed.iter().map(move |handed| Task {
         id: handed.id,
         generation: handed.generation,

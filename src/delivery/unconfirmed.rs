@@ -1,4 +1,5 @@
-//! Direct sends that the ledger did not confirm in time: nobody sends them, and what turns out to be in the ledger ends.
+//! Direct sends that the ledger did not confirm in time: this process sends none of them, and what turns out to be in the
+//! ledger ends. What was to wait for the queue is left to it, as with a queued call: the same key finds it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::domain::Epoch;
 use crate::store::{Begin, NewNotification, Next, Urgency};
 
 impl Delivery {
-    /// Nobody knows whether the ledger took these; nobody sends them.
+    /// Nobody knows whether the ledger took these; none is sent directly.
     pub(super) fn disown(self: &Arc<Self>, prepared: &[Prepared], epoch: Epoch) {
         let unsent = |new: &&NewNotification| matches!(new.begin, Begin::Open | Begin::Held);
         prepared.iter().map(|one| &one.new).filter(unsent).for_each(|new| self.disown_one(new, epoch));

@@ -27,7 +27,7 @@ use crate::store::{Claim, Open, Opened, StoreError, Urgency};
 
 /// Tasks made ready together.
 const CROWD: usize = 256;
-/// Deliveries of one channel in this process's hand at most, for queues that can be asked so.
+/// Bundles of one channel in this process's hand at most, for queues that can be asked so. The window bounds the tasks.
 const PREFETCH: u16 = 4_000;
 /// A place in an account's budget that is further away is waited for in the ledger.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -75,7 +75,7 @@ impl Intake {
         let read = |message: &&Message| {
             let text = |property: &Option<ShortString>| property.as_ref().map(ToString::to_string);
             if text(message.properties.app_id()).as_deref() == Some(OURS) {
-                return Err("not_readable: it is one of ours, and its id or headers are not".to_owned());
+                return Err("not_readable: it is one of ours, and its list of tasks is not".to_owned());
             }
             if self.ingress.is_none() {
                 return Err("not_ours: messages of others are not taken".to_owned());

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -57,43 +57,33 @@ impl Drop for Hold {
     }
 }
 
-/// One task's share in the delivery that brought it: when all are done, it is acknowledged; when all are settled and
-/// one was dropped, it goes back to its queue.
-pub struct Share {
-    whole: Arc<Whole>,
-    is_done: bool,
-}
+/// One task's share in the delivery that brought it: when all are done, it is acknowledged; when all are gone and one
+/// was dropped, it goes back to its queue.
+pub struct Share(Arc<Whole>);
 
 struct Whole {
     hold: Option<Hold>,
-    goes_back: AtomicBool,
+    /// Shares that are not done.
+    open: AtomicUsize,
 }
 
 impl Share {
     /// So many shares of one delivery.
     pub(super) fn of(hold: Hold, count: usize) -> impl Iterator<Item = Share> {
-        let whole = Arc::new(Whole { hold: Some(hold), goes_back: AtomicBool::new(false) });
-        std::iter::repeat_n(whole, count).map(|whole| Share { whole, is_done: false })
+        let whole = Arc::new(Whole { hold: Some(hold), open: AtomicUsize::new(count) });
+        std::iter::repeat_n(whole, count).map(Share)
     }
 
     /// The ledger knows what comes of this task.
-    pub(super) fn done(mut self) {
-        self.is_done = true;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.whole.goes_back.store(true, Ordering::Release);
-        }
+    pub(super) fn done(self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        let goes_back = *self.goes_back.get_mut();
-        if let Some(hold) = self.hold.take_if(|_| !goes_back) {
+        let is_done = *self.open.get_mut() == 0;
+        if let Some(hold) = self.hold.take_if(|_| is_done) {
             hold.done();
         }
     }

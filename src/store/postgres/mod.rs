@@ -302,11 +302,13 @@ impl Ledger for Postgres {
 
     async fn recover(&self, recover: Recover) -> Result<Recovered, StoreError> {
         let limit = pool::idle_limit(self.call_timeout);
-        self.shared
-            .on_connection(frozen::DOING, move |client| {
-                Box::pin(async move { frozen::end_frozen(client, limit).await })
-            })
-            .await?;
+        let ended = self.shared.on_connection(frozen::DOING, move |client| {
+            Box::pin(async move { frozen::end_frozen(client, limit).await })
+        });
+        if let Err(error) = ended.await {
+            // What they hold may be all that cannot be settled now.
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not end sessions of frozen processes");
+        }
         recovery::recover(self, recover).await
     }
 }

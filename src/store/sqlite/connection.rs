@@ -19,6 +19,8 @@ const BULK_SLICE: Duration = Duration::from_millis(5);
 const JOBS_PER_COMMIT: usize = 512;
 /// Readers at once. SQLite's readers never wait for the writer.
 const READERS: usize = 4;
+/// Kept prepared on each connection: more than there are in turn on the way of a notification.
+const STATEMENTS: usize = 64;
 /// After this long without work the writer gives its page cache back, and empties the write-ahead log: what was deleted
 /// is in it until then.
 const IDLE: Duration = Duration::from_secs(5);
@@ -298,7 +300,7 @@ pub(super) fn open_writer(path: &Path, normal: bool) -> Result<Connection, Store
     ))
     .and_then(|()| db.busy_timeout(BUSY_TIMEOUT))
     .map_err(|error| from_sqlite("opening the ledger", error))?;
-    db.set_prepared_statement_cache_capacity(64);
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 
@@ -308,6 +310,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     db.execute_batch("PRAGMA cache_size = -2048; PRAGMA temp_store = MEMORY;")
         .and_then(|()| db.busy_timeout(BUSY_TIMEOUT))
         .map_err(|error| from_sqlite("opening the ledger", error))?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 

@@ -41,6 +41,7 @@ over_all_queues!(
     two_hand_overs_are_two_deliveries,
     bundles_come_as_tasks,
     a_bundle_comes_again_until_all_of_it_is_settled,
+    what_arrives_while_a_consumer_stops_goes_back,
     channels_do_not_mix,
     a_stopped_consumer_leaves_the_rest,
     a_waiting_consumer_is_woken,
@@ -208,6 +209,24 @@ async fn a_bundle_comes_again_until_all_of_it_is_settled(stand: &Stand) {
     settle(&*stand.queue, again).await;
     consumer.stop().await;
     ready(&*stand.queue, [0, 0, 0]).await;
+}
+
+async fn what_arrives_while_a_consumer_stops_goes_back(stand: &Stand) {
+    const COUNT: u128 = 4_000;
+    if !stand.queue.is_shared() {
+        return;
+    }
+    stand.queue.publish(Bundle::all(&tasks(0..COUNT, Priority::High), 2)).await.unwrap();
+    for _ in 0..5 {
+        let mut stopped = stand.queue.consume(Channel::Sms, 4_000).await.unwrap();
+        // More is on its way.
+        drop(take(&mut *stopped, 1).await);
+        stopped.stop().await;
+    }
+    let mut consumer = stand.queue.consume(Channel::Sms, 4_000).await.unwrap();
+    let deliveries = take(&mut *consumer, COUNT as usize).await;
+    assert_eq!(ids(&deliveries), (0..COUNT).collect());
+    settle(&*stand.queue, deliveries).await;
 }
 
 async fn channels_do_not_mix(stand: &Stand) {
