@@ -30,6 +30,8 @@ const AT_ONCE: u32 = 500;
 const BUNDLE_LASTS: Duration = Duration::from_millis(50);
 /// … and is no more than this: a broker's price by the message is small already, and its window stays finely divided.
 const LARGEST_BUNDLE: usize = 16;
+/// Chunks of more streams are not taken apart in one turn: each part rewrites what is left of its chunk.
+const STREAMS_AT_ONCE: usize = 8;
 /// Rounds follow each other no faster: there is always a window's worth to do meanwhile.
 const BREATH: Duration = Duration::from_millis(20);
 /// The ledger is looked at this often while there is anything in it, and when no word of others comes through.
@@ -301,15 +303,16 @@ fn tasks_of(chunk: &HandedChunk, lane: Lane) -> impl Iterator<Item = Task> {
     })
 }
 
-/// Shares out `room` among the streams, who begins changing with every turn.
+/// Shares out `room` among the streams whose turn it is.
 fn share(streams: &[&WaitingStream], room: u64, turn: usize) -> Vec<TakeFrom> {
     if streams.is_empty() || room == 0 {
         return Vec::new();
     }
+    let (at_once, first) = (streams.len().min(STREAMS_AT_ONCE), first_of(turn, streams.len()));
     let (mut from, mut left) = (Vec::new(), room);
-    for n in 0..streams.len() {
-        let stream = streams[(n + turn) % streams.len()];
-        let part = left.div_ceil((streams.len() - n) as u64).min(stream.count.max(1));
+    for n in 0..at_once {
+        let stream = streams[(n + first) % streams.len()];
+        let part = left.div_ceil((at_once - n) as u64).min(stream.count.max(1));
         if part == 0 {
             break;
         }
@@ -317,6 +320,12 @@ fn share(streams: &[&WaitingStream], room: u64, turn: usize) -> Vec<TakeFrom> {
         from.push(TakeFrom { stream: stream.stream, limit: u32::try_from(part).unwrap_or(u32::MAX) });
     }
     from
+}
+
+/// Who begins: the next group, and after each time round one further, so that all begin in time.
+fn first_of(turn: usize, streams: usize) -> usize {
+    let groups = streams.div_ceil(STREAMS_AT_ONCE);
+    (turn % groups * STREAMS_AT_ONCE + turn / groups) % streams
 }
 
 #[cfg(test)]
@@ -349,6 +358,22 @@ mod tests {
         assert_eq!(shares(&[10, 1_000], 100, 0), [10, 90], "what a small one leaves goes to the others");
         assert_eq!(shares(&[5, 5], 100, 0), [5, 5]);
         assert_eq!(shares(&[5, 5], 0, 0), [0, 0]);
+    }
+
+    #[test]
+    fn of_many_some_have_their_turn_and_all_in_time() {
+        for (streams, room) in [(9, 1), (16, 1), (16, 500), (200, 500), (200, 3)] {
+            let counts = vec![1_000_000; streams];
+            let shared = |turn| shares(&counts, room, turn);
+            assert!(shared(0).iter().filter(|share| **share > 0).count() <= STREAMS_AT_ONCE);
+            assert_eq!(shared(0).iter().sum::<u64>(), room);
+            let mut got = vec![0; streams];
+            let all_begin = streams * streams.div_ceil(STREAMS_AT_ONCE);
+            for turn in 0..all_begin {
+                got.iter_mut().zip(shared(turn)).for_each(|(got, share)| *got += share);
+            }
+            assert!(got.iter().all(|got| *got > 0), "of {streams} with room for {room}: {got:?}");
+        }
     }
 
     #[test]
