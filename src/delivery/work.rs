@@ -177,8 +177,11 @@ impl Delivery {
     /// Sends what is ready as places become free and the budget allows; the rest goes back to the ledger.
     async fn spend(self: &Arc<Self>, account: &Arc<SendingAccount>, mut sorted: Sorted, deliveries: Vec<Delivered>) {
         // Of the same there may be an earlier hand-over, too.
-        let mut acks: HashMap<_, Ack> =
-            deliveries.into_iter().map(|delivery| (name_of(&claim_of(&delivery.task)), delivery.ack)).collect();
+        let (mut acks, mut copies) = (HashMap::with_capacity(deliveries.len()), Vec::new());
+        for delivery in deliveries {
+            // The same hand-over once more: the delivery that is kept stands for both.
+            copies.extend(acks.insert(name_of(&claim_of(&delivery.task)), delivery.ack));
+        }
         let mut ready = std::mem::take(&mut sorted.ready).into_iter();
         while ready.len() > 0 {
             // A place first: what is reserved of the budget is to leave at once.
@@ -208,7 +211,7 @@ impl Delivery {
             self.sends.spawn(async move { this.send_group(&account, group, opening, places).await });
         }
         self.put_aside(sorted).await;
-        self.queue.ack(acks.into_values().collect()).await;
+        self.queue.ack(acks.into_values().chain(copies).collect()).await;
     }
 
     /// A place in the account's budget, or how long until there may be one.
