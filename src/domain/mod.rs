@@ -12,6 +12,7 @@ pub mod ids;
 pub mod message;
 pub mod notification;
 pub mod recipient;
+pub mod reconnect;
 pub mod record;
 pub mod retry;
 pub mod sms;

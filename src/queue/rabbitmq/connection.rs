@@ -8,7 +8,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
@@ -20,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::incarnation::Keeper;
 use super::options::Options;
 use super::tls;
+use crate::domain::reconnect::{self, LONGEST_PAUSE};
 use crate::queue::{Condition, QueueError};
 
 /// TCP, TLS and the handshake together; the client's own limit covers TCP only.
@@ -28,8 +28,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// An orderly end is a courtesy.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How often a connection is looked at that says nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -111,7 +109,7 @@ struct Supervisor {
 
 impl Supervisor {
     async fn run(self) {
-        let mut pauses = pauses();
+        let mut pauses = reconnect::pauses();
         loop {
             let opened = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -119,7 +117,7 @@ impl Supervisor {
             };
             let reason = match opened {
                 Ok((live, events)) => {
-                    pauses = self::pauses();
+                    pauses = reconnect::pauses();
                     tracing::info!(connection = self.name, "connected to RabbitMQ");
                     self.state.send_replace(State::Up(Arc::clone(&live)));
                     // Whoever waited for this may use the connection at once.
@@ -192,17 +190,6 @@ pub(super) async fn connect(options: &Options, name: &str) -> Result<Connection,
     within(CONNECT_LIMIT, DOING, connecting)
         .await
         .map_err(|error| QueueError { reason: format!("{} at {}", error.reason, options.place()), ..error })
-}
-
-/// 0.2 s, doubling to 10 s, each lengthened by chance, so that many processes do not come back in step.
-pub(super) fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 /// Waits for an answer of the client, and not for ever.
@@ -292,12 +279,5 @@ mod tests {
         assert_eq!(*now.borrow(), blocked);
         health.set("b", down.clone());
         assert_eq!(*now.borrow(), down);
-    }
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_never_end() {
-        let pauses: Vec<_> = pauses().take(30).collect();
-        assert!(pauses[0] >= SHORTEST_PAUSE && pauses[0] < 3 * SHORTEST_PAUSE, "{pauses:?}");
-        assert!(pauses[20..].iter().all(|pause| *pause >= LONGEST_PAUSE && *pause <= 2 * LONGEST_PAUSE), "{pauses:?}");
     }
 }

@@ -19,12 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::basket::Basket;
-use super::connection::{CALL_LIMIT, Link, Live, pauses, within};
+use super::connection::{CALL_LIMIT, Link, Live, within};
 use super::incarnation::Keeper;
 use super::intake::Intake;
 use super::message;
 use super::settle::{Hold, Settled, Settler, Share};
-use crate::domain::Channel;
+use crate::domain::{Channel, reconnect};
 use crate::queue::{Ack, Consumer, Delivery, Lane, QueueError};
 
 const DOING: &str = "taking";
@@ -111,7 +111,7 @@ struct Session {
 
 impl Feeder {
     async fn run(mut self) {
-        let mut pauses = pauses();
+        let mut pauses = reconnect::pauses();
         loop {
             let live = tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -123,7 +123,7 @@ impl Feeder {
                     let mut worked = false;
                     let ended = self.fill(&live, &mut session, &mut worked).await;
                     if worked {
-                        pauses = super::connection::pauses();
+                        pauses = reconnect::pauses();
                     }
                     if ended.is_ok() {
                         self.basket.close();

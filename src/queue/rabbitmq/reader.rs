@@ -9,11 +9,12 @@ use lapin::types::FieldTable;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{CALL_LIMIT, Link, Live, pauses, within};
+use super::connection::{CALL_LIMIT, Link, Live, within};
 use super::incarnation::Keeper;
 use super::intake::Intake;
 use super::quarantine;
 use super::topology::{INGRESS, QUARANTINE};
+use crate::domain::reconnect;
 use crate::queue::QueueError;
 use crate::queue::foreign::Ingress;
 
@@ -62,7 +63,7 @@ impl Reads {
 
 impl Reader {
     pub(super) async fn run(mut self) {
-        let mut pauses = pauses();
+        let mut pauses = reconnect::pauses();
         loop {
             let live = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -75,7 +76,7 @@ impl Reader {
                 ended = self.read(&live, &mut worked) => ended,
             };
             if worked {
-                pauses = super::connection::pauses();
+                pauses = reconnect::pauses();
             }
             let Err(error) = ended else { continue };
             tracing::warn!(queue = self.reads.queue(), error = %error, "reading was interrupted: trying again");

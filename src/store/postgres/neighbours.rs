@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
@@ -21,14 +20,13 @@ use uuid::Uuid;
 use super::connection::from_postgres;
 use super::pool::{Server, chain};
 use super::{Postgres, Shared};
+use crate::domain::reconnect::{self, LONGEST_PAUSE};
 use crate::store::Neighbours;
 
 /// Within the database.
 const CHANNEL: &str = "vestnik_due";
 /// What is to be told within this time is told once.
 const BREATH: Duration = Duration::from_millis(50);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Both directions, of one process.
 pub(super) struct Neighbourhood {
@@ -114,7 +112,7 @@ struct Ear {
 
 impl Ear {
     async fn listen(self) {
-        let mut pauses = pauses();
+        let mut pauses = reconnect::pauses();
         loop {
             let mut heard = false;
             let reason = match self.hear(&mut heard).await {
@@ -122,7 +120,7 @@ impl Ear {
                 Err(error) => chain(&*error),
             };
             if heard {
-                pauses = self::pauses();
+                pauses = reconnect::pauses();
             }
             tracing::warn!(%reason, "other processes cannot wake this one: it looks by itself what is due");
             sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
@@ -169,14 +167,3 @@ impl Ear {
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// 0.2 s, doubling to 10 s, each lengthened by chance, so that many processes do not come back in step.
-fn pauses() -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::default()
-        .with_min_delay(SHORTEST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
